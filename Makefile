@@ -1,0 +1,34 @@
+# Each target sets up .venv itself when it is missing or older than the lists of packages.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: .venv/.ready  ## create the virtual environment
+
+train: .venv/.ready  ## warm start, curiosity RL and evaluation of the micro model (ARGS="--help" lists the options)
+	$(BIN)/python agents/train_vlm.py $(ARGS)
+
+test: .venv/.ready  ## run the tests (ARGS="-k name" chooses some)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready  ## rewrite the sources in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+gifs: .venv/.ready  ## draw the GIF of each environment for the README
+	$(BIN)/python docs/make_gifs.py
+
+.PHONY: help setup train test lint format gifs

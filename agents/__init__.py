@@ -1,0 +1,1 @@
+"""Learning VLM policies in `pixel_env`: warm start, then curiosity-driven RL."""

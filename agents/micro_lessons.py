@@ -1,0 +1,370 @@
+"""What the micro base is taught: to describe, to ground, to read close-ups, to answer from one view, to call functions.
+
+A lesson is a few turns about one picture or clip. Nothing here is a trajectory of the environment: no lesson shows the
+result of a call, and the functions that are offered have other names than the environment's.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from agents.micro import FACTOR
+from pixel_env import prompts
+from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
+from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
+from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas, Mark
+from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.world import DIGITS, VIEW_PIXELS, pick, shuffled
+
+PIXELS = VIEW_PIXELS["micro"]
+FINAL = "Put the final answer within \\boxed{}."
+LEGIBLE = 6.0
+"""Height in view pixels from which a character can be asked for."""
+
+VERBS = ("mark", "blur", "draw", "tag", "hide", "crop", "select", "show", "copy", "move", "list", "sort")
+NOUNS = ("image", "frames", "region", "text", "box", "area", "colour", "page", "row", "point")
+OWN_NAMES = ("crop_image", "select_frames")
+FUNCTION_TEXTS = (
+    "Draw a frame around a part of the picture and save the picture.",
+    "Make a part of the picture unreadable before it is published.",
+    "Write a list of positions to the log file of the project.",
+    "Send the chosen entries to the printer in the next room.",
+)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something in a picture that a question can name: its box, and what can be read or counted in it."""
+
+    name: str
+    box: Box
+    text: str = ""
+    text_height: float = 0.0
+    dots: tuple[int, int] | None = None  # (black, white)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A view (H, W, 3) of a region of a canvas, and the things of the canvas in view pixels."""
+
+    image: np.ndarray
+    things: tuple[Thing, ...]
+    closeup: bool
+
+    def visible(self, thing: Thing) -> bool:
+        """Whether the thing lies wholly in the view."""
+        height, width = self.image.shape[:2]
+        x1, y1, x2, y2 = thing.box
+        return x1 >= -0.5 and y1 >= -0.5 and x2 <= width + 0.5 and y2 <= height + 0.5
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange: what is said and shown, the answer to learn, the skill it belongs to."""
+
+    text: str
+    images: tuple[np.ndarray, ...]
+    answer: str
+    skill: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Turns about one picture or clip; `system` offers functions, if any."""
+
+    turns: tuple[Turn, ...]
+    system: str = ""
+
+
+def things(canvas: Canvas) -> list[Thing]:
+    """All that a question can name in a canvas, read off its list of marks."""
+    found: list[Thing] = []
+    dots = [m for m in canvas.marks if m.kind == "circle" and m.colour in ("black", "white")]
+    trays = bool(dots) or not any(m.text for m in canvas.marks)
+    for index, mark in enumerate(canvas.marks):
+        if mark in dots:
+            continue
+        if mark.kind == "text":
+            found.append(Thing("title", mark.box, mark.text, mark.text_height))
+        elif mark.kind == "panel" and mark.colour == "white":
+            icon = canvas.marks[index + 1]
+            found.append(Thing(f"text next to the {icon.name}", mark.box, mark.text, mark.text_height))
+        elif trays and mark.kind in TRAY_SHAPES:
+            inside = [d.colour for d in dots if _inside(d, mark)]
+            found.append(Thing(f"{mark.name} tray", mark.box, dots=(inside.count("black"), inside.count("white"))))
+        else:
+            found.append(Thing(mark.name, mark.box, mark.text, mark.text_height))
+    return found
+
+
+def _inside(inner: Mark, outer: Mark) -> bool:
+    (x, y), (x1, y1, x2, y2) = inner.centre, outer.box
+    return x1 < x < x2 and y1 < y < y2
+
+
+def take(picture: Image.Image, canvas: Canvas, region: Box, max_pixels: int = PIXELS, closeup: bool = False) -> Shot:
+    """Cut and resize a region of a drawn canvas, as the environment does."""
+    x1, y1, x2, y2 = region
+    size = view_size(x2 - x1, y2 - y1, max_pixels, FACTOR, MAX_ENLARGEMENT if closeup else 1.0)
+    sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
+    seen = tuple(
+        Thing(t.name, ((t.box[0] - x1) * sx, (t.box[1] - y1) * sy, (t.box[2] - x1) * sx, (t.box[3] - y1) * sy),
+              t.text, t.text_height * min(sx, sy), t.dots)
+        for t in things(canvas)
+    )  # fmt: skip
+    return Shot(view(picture, region, size), seen, closeup)
+
+
+def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
+    """A box around `box`, from tight to four times its side, the target anywhere in it, any moderate aspect."""
+    side = max(box[2] - box[0], box[3] - box[1])
+    extra = side * float(np.exp(rng.uniform(np.log(0.15), np.log(3.0))))
+    w, h = (extent + extra * rng.uniform(0.6, 1.4) for extent in (box[2] - box[0], box[3] - box[1]))
+    x1 = box[0] - rng.uniform(0.1, 0.9) * (w - (box[2] - box[0]))
+    y1 = box[1] - rng.uniform(0.1, 0.9) * (h - (box[3] - box[1]))
+    return (max(0.0, x1), max(0.0, y1), min(float(canvas.width), x1 + w), min(float(canvas.height), y1 + h))
+
+
+# --- turns about a shot ---------------------------------------------------------------------------------------------
+
+
+def ground(rng: np.random.Generator, shot: Shot, thing: Thing) -> tuple[str, str]:
+    """Where is X: its box in pixels of the view."""
+    question = pick(rng, ("Where is the {}?", "Locate the {}.", "Give the box of the {}."))
+    box = [max(0, round(v)) for v in thing.box]
+    return question.format(thing.name), json.dumps({"bbox_2d": box})
+
+
+def read(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
+    """What is written on X."""
+    if len(thing.text) == 1:
+        noun = "digit" if thing.text in DIGITS else "letter"
+        return f"Which {noun} is on the {thing.name}?", thing.text
+    if thing.name == "title":
+        return "What is the title of the page?", thing.text
+    if thing.name.startswith("text "):
+        return pick(rng, ("What is written {}?", "Read the text {}.")).format(thing.name[5:]), thing.text
+    return pick(rng, ("What is written in the {}?", "Read the {}.")).format(thing.name), thing.text
+
+
+def tally(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
+    """How many dots are in X."""
+    black, white = thing.dots or (0, 0)
+    ink, answer = pick(rng, (("", black + white), ("", black + white), ("black ", black), ("white ", white)))
+    return f"How many {ink}dots are in the {thing.name}?", str(answer)
+
+
+def describe(shot: Shot) -> tuple[str, str]:
+    """What is in the picture, from left to right."""
+    seen = sorted((t for t in shot.things if shot.visible(t) and t.name != "title"), key=lambda t: t.box[0] + t.box[2])
+    return "What is in the picture, from left to right?", ", ".join(t.name for t in seen) or "nothing"
+
+
+def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
+    """Up to `most` turns about a shot, in random order."""
+    names = [t.name for t in shot.things]
+    known = [t for t in shot.things if shot.visible(t) and names.count(t.name) == 1]
+    turns: list[tuple[str, str, str]] = []
+    for thing in shuffled(rng, known)[:5]:
+        if thing.text and thing.text_height >= LEGIBLE:
+            turns.append((*read(rng, thing), "read" if len(thing.text) == 1 else "string"))
+        if thing.dots is not None and thing.box[2] - thing.box[0] > 30:
+            turns.append((*tally(rng, thing), "tally"))
+        if thing.name != "title" and (not shot.closeup or rng.random() < 0.25):
+            turns.append((*ground(rng, shot, thing), "ground"))
+    if 0 < len(known) <= 6 and rng.random() < 0.35:
+        turns.append((*describe(shot), "describe"))
+    chosen = shuffled(rng, turns)[:most] or [(*describe(shot), "describe")]
+    return _shown(shot, chosen)
+
+
+def _header(image: np.ndarray) -> str:
+    return f"Image {{number}} ({image.shape[1]}x{image.shape[0]}): {prompts.IMAGE_MARKER}\n"
+
+
+def _shown(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
+    (question, answer, skill), *rest = turns
+    first = Turn(_header(shot.image) + prefix + question, (shot.image,), answer, skill)
+    return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
+
+
+# --- questions, calls and clips -------------------------------------------------------------------------------------
+
+
+def question_text(task: Task) -> str:
+    """The question, its choices and the request for a boxed answer, worded as the environment does."""
+    options = [f"({chr(65 + k)}) {choice}" for k, choice in enumerate(task.choices)]
+    return "\n".join([task.question, *options, FINAL])
+
+
+def offer(rng: np.random.Generator) -> tuple[str, dict[str, str]]:
+    """A system text that offers two functions of other names than the environment's, and those names."""
+    names = []
+    while len(names) < 2:
+        name = f"{pick(rng, VERBS)}_{pick(rng, NOUNS)}"
+        if name not in (*OWN_NAMES, *names):
+            names.append(name)
+    renamed = {
+        "crop_image": names[0],
+        "select_frames": names[1],
+        "bbox_2d": pick(rng, ("bbox_2d", "box", "region", "rect")),
+        "target_image": pick(rng, ("target_image", "image", "picture", "page")),
+        "target_frames": pick(rng, ("target_frames", "frames", "rows", "points")),
+    }
+    text = prompts.instructions("pixel")
+    for schema, other in zip(_own_texts(), shuffled(rng, FUNCTION_TEXTS)[:2], strict=True):
+        text = text.replace(schema, other)
+    for old, new in renamed.items():
+        text = text.replace(old, new)
+    return text, renamed
+
+
+def _own_texts() -> list[str]:
+    from pixel_env.actions import SCHEMAS
+
+    return [schema["function"]["description"] for schema in SCHEMAS]
+
+
+def call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, int]) -> str:
+    """A call of one of the offered functions: some box or some entries, unrelated to the question."""
+    if rng.random() < 0.5:
+        x = np.sort(rng.integers(0, size[0] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
+        y = np.sort(rng.integers(0, size[1] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
+        box = [int(x[0]), int(y[0]), int(x[1]), int(y[1])]
+        content = {"name": names["crop_image"], "arguments": {names["bbox_2d"]: box, names["target_image"]: 1}}
+    else:
+        entries = sorted(int(v) for v in rng.choice(20, int(rng.integers(1, 5)), replace=False))
+        content = {"name": names["select_frames"], "arguments": {names["target_frames"]: entries}}
+    return f"<tool_call>{json.dumps(content)}</tool_call>"
+
+
+def asked(rng: np.random.Generator, shown: Callable[[], Lesson], task: Task, size: tuple[int, int]) -> Lesson:
+    """The task's question on one view, functions sometimes on offer, and rarely used."""
+    lesson = shown()
+    if rng.random() < 0.5:
+        return lesson
+    system, names = offer(rng)
+    turn = lesson.turns[0]
+    if rng.random() < 0.2:
+        turn = Turn(turn.text, turn.images, call(rng, names, size), "call")
+    return Lesson((turn,), system)
+
+
+def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) -> Lesson:
+    """A task's own question, on a view in which it can be answered (or, one time in four, only guessed)."""
+    canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+    closer = bool(task.needs_operation) and rng.random() < 0.75 and task.cue is not None and task.cue.box is not None
+    if closer:
+        shot = take(picture, canvas, closeup_region(rng, canvas, task.cue.box), closeup=True)  # type: ignore[union-attr, arg-type]
+    else:
+        shot = take(picture, canvas, (0, 0, canvas.width, canvas.height))
+    skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
+    turn = (question_text(task), f"\\boxed{{{task.answers[0]}}}", skill)
+    return asked(rng, lambda: _shown(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
+
+
+def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
+    """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
+    source = task.media
+    assert isinstance(source, DrawnSource)
+    size = view_size(source.width, source.height, PIXELS // source.num_frames, FACTOR)
+    small: dict[Canvas, np.ndarray] = {}
+    for index, canvas in enumerate(source.canvases):
+        if canvas not in small:
+            small[canvas] = view(source.frame(index), (0, 0, source.width, source.height), size)
+    images = tuple(small[canvas] for canvas in source.canvases)
+    seconds = [source.timestamp(k) for k in range(source.num_frames)]
+    head = prompts.video_lines(seconds, size) + "\n"
+    spans: dict[str, list[int]] = {}
+    for number, canvas in enumerate(source.canvases, 1):
+        for mark in canvas.marks:
+            spans.setdefault(mark.name, []).append(number)
+    queries = [
+        (
+            pick(rng, ("In which frames is the {}?", "Give the frames of the {}.")).format(name),
+            json.dumps({"target_frames": v}),
+            "frames",
+        )
+        for name, v in shuffled(rng, list(spans.items()))
+    ]
+    answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
+    if rng.random() < 0.3:
+        turn = Turn(head + answer[0], images, answer[1], answer[2])
+        return asked(rng, lambda: Lesson((turn,)), task, size)
+    turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
+    return Lesson((Turn(head + turns[0][0], images, *turns[0][1:]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
+
+
+# --- a batch --------------------------------------------------------------------------------------------------------
+
+
+def sequences(
+    rng: np.random.Generator, tasks: Sequence[ProceduralTasks], count: int, clip_share: float
+) -> list[list[Lesson]]:
+    """`count` sequences of lessons. Lessons of one sequence come from unrelated pictures, in random order.
+
+    Args:
+        rng: Draws everything.
+        tasks: Task sets to draw from: images first, clips last.
+        count: Number of sequences.
+        clip_share: Share of sequences that show a whole clip.
+    """
+    images, clips = tasks
+    pool: list[Lesson] = []
+    result: list[list[Lesson]] = []
+    number_of_clips = int(rng.binomial(count, clip_share))
+    for _ in range(number_of_clips):
+        result.append([clip_lesson(rng, clips[int(rng.integers(len(clips)))])])
+    while len(pool) < 2.5 * (count - number_of_clips) + 4:
+        if rng.random() < 0.15:
+            clip = clips[int(rng.integers(len(clips)))]
+            frames = clip.cue.frames  # type: ignore[union-attr]
+            canvas = clip.media.canvases[pick(rng, frames)]  # type: ignore[attr-defined]
+            picture = DrawnSource((canvas,)).frame(0)
+            whole = (0, 0, canvas.width, canvas.height)
+            pool.append(lesson(rng, take(picture, canvas, whole, closeup=True)))
+            continue
+        task = images[int(rng.integers(len(images)))]
+        canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+        picture = task.media.frame(0)
+        if rng.random() < 0.8:
+            pool.append(lesson(rng, take(picture, canvas, (0, 0, canvas.width, canvas.height)), most=5))
+        for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
+            pool.append(lesson(rng, take(picture, canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
+        pool.append(question_lesson(rng, task, picture))
+    plain = shuffled(rng, [one for one in pool if not one.system])
+    offered = [one for one in pool if one.system]
+    for one in offered[: (count - number_of_clips) // 4]:
+        result.append([one])
+    while len(result) < count:
+        result.append([plain.pop() for _ in range(2)])
+    return result
+
+
+def corpus(seed: int = 0) -> list[str]:
+    """Sentences to train the tokenizer on: questions, prompts and answers, but no random strings."""
+    rng = np.random.default_rng(seed)
+    texts: list[str] = []
+    for task in (ProceduralTasks(preset="micro")[i] for i in range(1200)):
+        words = [w for w in task.question.split(" ") if not (w.isupper() and len(w) > 1)]
+        texts.append(" ".join(words) + "\n(A) red\n(B) " + pick(rng, COLOUR_NAMES))
+    texts += [offer(rng)[0] for _ in range(60)] + [
+        prompts.instructions(c) for c in prompts.COORDINATES for _ in range(40)
+    ]
+    texts += [prompts.GUIDELINE, prompts.video_lines([0.0, 0.5], (28, 28)), prompts.crop_line(1, (112, 112), 0)] * 40
+    texts += [
+        "Locate the red circle.",
+        "Give the box of the blue star tray.",
+        '{"bbox_2d": [',
+        '{"target_frames": [',
+    ] * 40
+    texts += [
+        "What is in the picture, from left to right?",
+        "In which frames is the",
+        "\\boxed{",
+        '", "arguments": {"',
+    ] * 40
+    return texts

@@ -1,0 +1,376 @@
+"""Make the micro base: first the vision tower learns what is under each image token, then the whole model learns to speak.
+
+    python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
+
+Simplified against real pretraining: pictures are procedural, language is a few templates, and the vision tower starts
+from dense labels instead of contrastive captions. What the base must not learn is listed in `agents.micro_lessons`.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from agents import micro, micro_lessons
+from agents.conversation import ChatEncoder, Tokens, patchify
+from agents.micro_lessons import PIXELS, Lesson, closeup_region
+from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
+from pixel_env.tasks import DrawnSource, ProceduralTasks
+from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas
+from pixel_env.tasks.world import DIGITS, LETTERS, glyph_mark, jittered, pick, shuffled
+
+SKILL_WEIGHT = defaultdict(lambda: 1.0, read=3.0, string=3.0, tally=3.0, frames=0.7, call=0.5, describe=0.7)
+LEVELS = (1, 1, 2, 2, 3)
+IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
+CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
+KINDS = (*SHAPES, "panel")
+NONE = -100
+
+
+# --- stage 1: seeing ------------------------------------------------------------------------------------------------
+
+HEADS = {"glyph": len(DIGITS + LETTERS), "colour": len(COLOUR_NAMES) + 2, "kind": len(KINDS) + 1, "dots": 11, "box": 4}
+
+
+def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What is under each image token, row by row: character, colour, kind, number of dots, box relative to the token.
+
+    A token belongs to the mark that covers its middle, else to the mark whose middle it holds.
+    """
+    x1, y1, x2, y2 = region
+    sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
+    columns, rows = size[0] // micro.FACTOR, size[1] // micro.FACTOR
+    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in HEADS if name != "box"}
+    labels["colour"][:] = HEADS["colour"] - 1
+    labels["kind"][:] = HEADS["kind"] - 1
+    labels["box"] = np.full((columns * rows, 4), np.nan, np.float32)
+    marks = [m for m in canvas.marks if m.kind in KINDS and not (m.kind == "circle" and m.colour in ("black", "white"))]
+    inks = [m.centre for m in canvas.marks if m not in marks and m.kind == "circle"]
+    for mark in marks:
+        box = np.array(
+            [(mark.box[0] - x1) * sx, (mark.box[1] - y1) * sy, (mark.box[2] - x1) * sx, (mark.box[3] - y1) * sy]
+        )
+        dots = sum(mark.box[0] < x < mark.box[2] and mark.box[1] < y < mark.box[3] for x, y in inks)
+        for cell in range(columns * rows):
+            cx, cy = (cell % columns + 0.5) * micro.FACTOR, (cell // columns + 0.5) * micro.FACTOR
+            covers = box[0] <= cx < box[2] and box[1] <= cy < box[3]
+            holds = max(abs((box[0] + box[2]) / 2 - cx), abs((box[1] + box[3]) / 2 - cy)) < micro.FACTOR / 2
+            if not (covers or holds):
+                continue
+            if len(mark.text) == 1 and mark.text_height * min(sx, sy) >= 5.5:
+                labels["glyph"][cell] = (DIGITS + LETTERS).index(mark.text)
+            if mark.colour in COLOUR_NAMES or mark.colour == "white":
+                labels["colour"][cell] = (*COLOUR_NAMES, "white").index(mark.colour)
+            labels["kind"][cell] = KINDS.index(mark.kind)
+            if not mark.text and box[2] - box[0] > 36:
+                labels["dots"][cell] = min(dots, 10)
+            labels["box"][cell] = (box - np.array([cx, cy, cx, cy])) / micro.FACTOR
+    return labels
+
+
+def sheet(rng: np.random.Generator) -> Canvas:
+    """A picture that is nothing but characters on shapes, one in each cell of a grid: many hard labels a picture."""
+    side, grid = 224, int(rng.choice([4, 4, 4, 3, 2]))
+    cell = side / grid
+    marks = []
+    for place in range(grid * grid):
+        box = jittered(
+            rng,
+            ((x := place % grid * cell), (y := place // grid * cell), x + cell, y + cell),
+            cell * rng.uniform(0.6, 0.9),
+        )
+        mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
+        marks.append(replace(mark, text_height=(box[2] - box[0]) * rng.uniform(0.27, 0.5)))
+    return Canvas(side, side, int(rng.integers(2**31)), tuple(marks))
+
+
+def seeing_batch(seed: int, count: int, sheets: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """`count` views with the dense labels of all their tokens: a share of sheets, the rest whole pictures and close-ups."""
+    rng = np.random.default_rng([seed, 1])
+    shown: list[tuple[Canvas, Box]] = []
+    while len(shown) < count:
+        if rng.random() < sheets:
+            canvas = sheet(rng)
+            shown.append((canvas, _whole(canvas)))
+            continue
+        if rng.random() < 0.2:
+            clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
+            canvas = clip.media.canvases[clip.cue.frames[0]]  # type: ignore[union-attr, attr-defined]
+        else:
+            canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
+        marks = [
+            m for m in canvas.marks if m.text or (m.kind in micro_lessons.TRAY_SHAPES and m.box[2] - m.box[0] > 40)
+        ]
+        regions = [closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3]]
+        shown += [(canvas, region) for region in [_whole(canvas), *regions]]
+    images, labels = [], []
+    for canvas, region in shown[:count]:
+        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, micro.FACTOR, MAX_ENLARGEMENT)
+        images.append(view(DrawnSource((canvas,)).frame(0), region, size))
+        labels.append(dense_labels(canvas, region, size))
+    return images, {name: np.concatenate([one[name] for one in labels]) for name in HEADS}
+
+
+def _whole(canvas: Canvas) -> Box:
+    return (0.0, 0.0, float(canvas.width), float(canvas.height))
+
+
+class DenseHeads(nn.Module):
+    """Linear readers of the image tokens; thrown away after stage 1."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleDict({name: nn.Linear(hidden, size) for name, size in HEADS.items()})
+
+    def loss(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Sum of the losses of all readers and the accuracy of each (of the box: mean error in pixels)."""
+        total, scores = features.new_zeros(()), {}
+        for name, reader in self.readers.items():
+            output, target = reader(features), labels[name]
+            if name == "box":
+                known = target[:, 0].isfinite()
+                total = total + nn.functional.smooth_l1_loss(output[known], target[known], beta=0.1)
+                scores[name] = float((output[known] - target[known]).detach().abs().mean()) * micro.FACTOR
+            elif (known := target != NONE).any():
+                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(
+                    output[known], target[known]
+                )
+                scores[name] = float((output[known].argmax(-1) == target[known]).float().mean())
+        return total, scores
+
+
+# --- stage 2: speaking ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Example(Tokens):
+    """A tokenised sequence of lessons; for each answer its span and skill."""
+
+    spans: list[tuple[int, int, str]] = field(default_factory=list)
+
+
+def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
+    """Lessons one after another in one conversation, images numbered as they come."""
+    example, shown = Example(), 0
+    for lesson in lessons:
+        if lesson.system:
+            example.add(encoder.message("system", encoder.text(lesson.system)), 0)
+        for turn in lesson.turns:
+            text = turn.text.replace("{number}", str(shown + 1), 1) if turn.images else turn.text
+            shown += len(turn.images)
+            example.add(encoder.message("user", encoder.observation(text, turn.images)) + encoder.cue, 0, turn.images)
+            start = len(example.ids)
+            example.add([*encoder.text(turn.answer), encoder.end], 1)
+            example.spans.append((start, len(example.ids), turn.skill))
+            example.add(encoder.text("\n"), 0)
+    return example
+
+
+def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson]]:
+    """`count` sequences of lessons, a function of the seed."""
+    return micro_lessons.sequences(np.random.default_rng([seed, 2]), (IMAGE_TASKS, CLIP_TASKS), count, clip_share)
+
+
+def collate(examples: list[Example], pad: int, image_pad: int, image_processor: Any) -> dict[str, torch.Tensor]:
+    """Right-padded ids, labels, per-token weights and the patches of all images."""
+    length = max(len(e.ids) for e in examples)
+    ids = torch.full((len(examples), length), pad)
+    weights = torch.zeros(len(examples), length)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        for start, end, skill in example.spans:
+            weights[row, start:end] = SKILL_WEIGHT[skill]
+    pixels, grid = patchify([image for e in examples for image in e.images], image_processor)
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != pad).long(),
+        "mm_token_type_ids": (ids == image_pad).int(),
+        "pixel_values": pixels,
+        "image_grid_thw": grid,
+        "weights": weights,
+    }
+
+
+def speaking_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted sum of the cross-entropies of the answers; also which answer tokens were predicted, (B, T - 1) bool."""
+    weights = batch.pop("weights")[:, 1:]
+    hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
+    targets, chosen = batch["input_ids"][:, 1:], weights > 0
+    logits = model.lm_head(hidden[chosen])
+    losses = nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
+    hits = torch.ones_like(chosen)
+    hits[chosen] = logits.argmax(-1) == targets[chosen]
+    return (losses * weights[chosen]).sum(), hits
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """What a checkpoint holds besides tensors."""
+
+    stage: str = "see"
+    step: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 100 steps, then cosine down to a twentieth."""
+    return peak * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+class Pretraining:
+    """Both stages with their optimizer, log and checkpoint."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.args, self.out = args, Path(args.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        phrases = [*micro.fixed_phrases(), *micro_lessons.FUNCTION_TEXTS]
+        self.processor = micro.build_processor(micro_lessons.corpus(), phrases)
+        self.encoder = ChatEncoder(self.processor)
+        self.model = micro.build_model(self.processor).to(self.device)
+        self.heads = DenseHeads(self.model.config.text_config.hidden_size).to(self.device)
+        vision = list(self.model.model.visual.parameters()) + list(self.heads.parameters())
+        text = [p for n, p in self.model.named_parameters() if "visual" not in n]
+        groups = [{"params": vision, "peak": 1e-3}, {"params": text, "peak": args.lr}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.02, betas=(0.9, 0.98))
+        self.state, self.averages = State(), {}
+        self.checkpoint = self.out / "checkpoint.pt"
+        if self.checkpoint.exists():
+            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
+            self.model.load_state_dict(saved["model"])
+            self.heads.load_state_dict(saved["heads"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.state = saved["state"]
+            print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
+
+    def run(self) -> None:
+        """Both stages, then write the Hugging Face directory."""
+        with ProcessPoolExecutor(1) as workers:
+            self._stage("see", self.args.see_steps, workers)
+            for group, peak in zip(self.optimizer.param_groups, (self.args.vision_lr, self.args.lr), strict=True):
+                group["peak"] = peak
+            self._stage("speak", self.args.steps, workers)
+        self.save()
+
+    def _stage(self, stage: str, steps: int, workers: ProcessPoolExecutor) -> None:
+        if ["see", "speak"].index(self.state.stage) > ["see", "speak"].index(stage):
+            return
+        if self.state.stage != stage:
+            self.state.stage, self.state.step = stage, 0
+            self.averages = {}
+        submit = {
+            # Characters first and alone: beside easy labels and at this rate they are never learned.
+            "see": lambda k: workers.submit(seeing_batch, k, self.args.see_batch, 1.0 if k < steps // 3 else 0.3),
+            "speak": lambda k: workers.submit(speaking_batch, k, self.args.batch, self.args.clip_share),
+        }[stage]
+        ahead = [submit(self.state.step + k) for k in range(3)]
+        begun, first, saved_at = time.time(), self.state.step, time.time()
+        while self.state.step < steps:
+            batch = ahead.pop(0).result()
+            ahead.append(submit(self.state.step + 3))
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.state.step, steps, group["peak"])
+            scores = self._see(batch) if stage == "see" else self._speak(batch)
+            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.state.step += 1
+            self._track(scores)
+            if self.state.step % 50 == 0:
+                pace = (time.time() - begun) / (self.state.step - first)
+                self._log(stage, steps, pace)
+            if time.time() - saved_at > 120 or self.state.step == steps:
+                self._checkpoint()
+                saved_at = time.time()
+
+    def _see(self, batch: tuple[list[np.ndarray], dict[str, np.ndarray]]) -> dict[str, float]:
+        images, labels = batch
+        pixels, grid = patchify(images, self.processor.image_processor)
+        output = self.model.model.visual(pixels.to(self.device), grid_thw=grid.to(self.device))
+        targets = {k: torch.from_numpy(v).to(self.device) for k, v in labels.items()}
+        loss, scores = self.heads.loss(output.pooler_output, targets)
+        loss.backward()
+        return {"loss": float(loss.detach()), **scores}
+
+    def _speak(self, batch: list[list[Lesson]]) -> dict[str, float]:
+        """Gradients of one batch, in parts of similar length so that little is spent on padding."""
+        examples = sorted((encode(self.encoder, lessons) for lessons in batch), key=lambda e: len(e.ids))
+        total = sum(SKILL_WEIGHT[skill] * (end - start) for e in examples for start, end, skill in e.spans)
+        pad, image_pad = self.processor.tokenizer.pad_token_id, self.encoder.image_pad
+        found: dict[str, list[float]] = defaultdict(list)
+        loss_sum = 0.0
+        size = -(-len(examples) // 4)
+        for part in (examples[k : k + size] for k in range(0, len(examples), size)):
+            tensors = collate(part, pad, image_pad, self.processor.image_processor)
+            loss, hits = speaking_loss(self.model, {k: v.to(self.device) for k, v in tensors.items()})
+            (loss / total).backward()
+            loss_sum += float(loss.detach()) / total
+            for row, example in enumerate(part):
+                for start, end, skill in example.spans:
+                    right = hits[row, start - 1 : end - 1]
+                    # A box is judged by its tokens, everything else as a whole.
+                    found[skill].append(float(right.float().mean()) if skill == "ground" else float(right.all()))
+        return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
+
+    def _track(self, scores: dict[str, float]) -> None:
+        for name, value in scores.items():
+            self.averages[name] = 0.96 * self.averages.get(name, value) + 0.04 * value
+
+    def _log(self, stage: str, steps: int, pace: float) -> None:
+        row = {"stage": stage, "step": self.state.step, **{k: round(v, 3) for k, v in sorted(self.averages.items())}}
+        self.state.log.append(row)
+        shown = " ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "step"))
+        left = (steps - self.state.step) * pace / 60
+        print(f"{stage} {self.state.step}/{steps} {shown} | {pace:.3f} s/step, {left:.0f} min left", flush=True)
+
+    def _checkpoint(self) -> None:
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "heads": self.heads.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "state": self.state,
+            },
+            part,
+        )
+        part.replace(self.checkpoint)  # a kill while writing leaves the previous checkpoint whole
+        (self.out / "log.json").write_text(json.dumps(self.state.log, indent=0))
+
+    def save(self) -> None:
+        """Write the base as a Hugging Face directory with 16-bit weights."""
+        micro.save(self.model, self.processor, self.out / "model", half=True)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
+    parser.add_argument("--see-steps", type=int, default=2500, help="steps of stage 1: the vision tower alone")
+    parser.add_argument("--steps", type=int, default=6000, help="steps of stage 2: the whole model")
+    parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
+    parser.add_argument("--batch", type=int, default=40, help="sequences a step in stage 2")
+    parser.add_argument("--lr", type=float, default=4e-4, help="peak rate of the language model")
+    parser.add_argument("--vision-lr", type=float, default=6e-4, help="peak rate of the vision tower in stage 2")
+    parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    Pretraining(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    main()

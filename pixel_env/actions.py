@@ -1,0 +1,331 @@
+r"""What a policy may say in one turn, and the only place where its text is read.
+
+`parse` turns any string into one of four actions and `render` is its inverse. A turn is read in this order:
+
+1. a complete call, `<tool_call>{json}</tool_call>` or the short form `crop_image([x1, y1, x2, y2], 1)`: the turn is a
+   call, whatever else it says; more than one is a mistake;
+2. an answer, the last closed `\boxed{}`, or without any the last `<answer>...</answer>`, unless a call is begun after
+   it and never finished (a turn cut short while calling);
+3. otherwise the turn is `Malformed`, with a reason the policy can act on.
+
+Policies count images and frames from 1, code counts from 0: the conversion lives here and nowhere else.
+Numbers that can be read but make no sense (frame 0, an inverted box, NaN) are not malformed: `operations` answers
+those. Nothing is ever evaluated as code.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+MAX_CALL_CHARACTERS = 4096  # longer than any sensible call; keeps the JSON parser's work bounded
+MAX_NESTING = 4  # object > arguments > list is 3; the JSON parser recurses, so depth must be bounded before it runs
+SHOWN_CHARACTERS = 60  # of the policy's own text repeated in a reason
+
+SCHEMAS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "crop_image",
+            "description": "Zoom in: cut a box out of a numbered image and show it enlarged, in full detail.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "bbox_2d": {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "minItems": 4,
+                        "maxItems": 4,
+                        "description": "The box as [x1, y1, x2, y2]: left, top, right, bottom.",
+                    },
+                    "target_image": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "The number of the image to crop, counting every image shown so far from 1.",
+                    },
+                },
+                "required": ["bbox_2d", "target_image"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "select_frames",
+            "description": "Look closer at frames of the video: show the chosen frames larger.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "target_frames": {
+                        "type": "array",
+                        "items": {"type": "integer", "minimum": 1},
+                        "description": "The numbers of the frames, counting from 1.",
+                    }
+                },
+                "required": ["target_frames"],
+            },
+        },
+    },
+)
+
+
+@dataclass(frozen=True)
+class CropImage:
+    """Zoom in on `bbox` (x1, y1, x2, y2; the environment's convention) of the shown image `image` (0-based)."""
+
+    bbox: tuple[float, float, float, float]
+    image: int
+
+
+@dataclass(frozen=True)
+class SelectFrames:
+    """Show these frames (0-based) of the video in the larger frame budget."""
+
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """End the episode with this answer, exactly as it stood in the box; `grading` normalises it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A turn that is neither a call nor an answer; `attempted_call` tells whether it tried to be a call."""
+
+    reason: str
+    attempted_call: bool
+
+
+Action = CropImage | SelectFrames | Answer | Malformed
+
+
+class _CallError(ValueError):
+    """Why a call could not be read; never leaves this module."""
+
+
+def parse(text: str) -> Action:
+    r"""Read one turn of a policy; total over `str`, never raises.
+
+    Args:
+        text: everything the policy wrote this turn, reasoning included.
+
+    Returns:
+        The action, with images and frames counted from 0.
+
+    >>> parse('Closer. <tool_call>{"name": "select_frames", "arguments": {"target_frames": [2, 3]}}</tool_call>')
+    SelectFrames(frames=(1, 2))
+    >>> parse("crop_image([10, 20, 30, 40])")
+    CropImage(bbox=(10.0, 20.0, 30.0, 40.0), image=0)
+    >>> parse(r"It is red, so \boxed{A}.")
+    Answer(text='A')
+    """
+    calls, unfinished_at = _tagged_calls(text)
+    if not calls:
+        calls, short_unfinished_at = _short_calls(text)
+        unfinished_at = max(unfinished_at, short_unfinished_at)
+    if len(calls) > 1:
+        return Malformed(f"expected one call a turn, got {len(calls)} calls", attempted_call=True)
+    if calls:
+        try:
+            return calls[0]()
+        except _CallError as error:
+            return Malformed(str(error), attempted_call=True)
+    answer = _last_answer(text)
+    if answer is not None and answer[1] > unfinished_at:
+        return Answer(answer[0])
+    if unfinished_at >= 0:
+        return Malformed(
+            'the call is not complete: expected <tool_call>{"name": ..., "arguments": {...}}</tool_call>, '
+            f"got {_quoted(text[unfinished_at:])}",
+            attempted_call=True,
+        )
+    return Malformed(r"found neither a call nor an answer: expected one <tool_call> or \boxed{}", attempted_call=False)
+
+
+def render(action: Action) -> str:
+    r"""Write an action the way `parse` reads it: `parse(render(action)) == action`.
+
+    Raises:
+        ValueError: for a `Malformed`, a box holding NaN, or an answer whose text would be read differently
+            (it holds a complete call, or both unbalanced braces and `</answer>`).
+
+    >>> render(CropImage((12.0, 30.0, 50.5, 60.0), image=0))
+    '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [12, 30, 50.5, 60], "target_image": 1}}</tool_call>'
+    >>> render(Answer("A"))
+    '\\boxed{A}'
+    """
+    match action:
+        case CropImage(bbox, image):
+            arguments: dict[str, Any] = {"bbox_2d": [_plain_number(x) for x in bbox], "target_image": image + 1}
+            candidates = [_tagged("crop_image", arguments)]
+        case SelectFrames(frames):
+            candidates = [_tagged("select_frames", {"target_frames": [frame + 1 for frame in frames]})]
+        case Answer(text):
+            candidates = [f"\\boxed{{{text}}}", f"<answer>{text}</answer>"]
+        case Malformed():
+            candidates = []
+    for candidate in candidates:
+        if parse(candidate) == action:
+            return candidate
+    raise ValueError(f"expected an action that can be written down, got {action!r}")
+
+
+def _tagged(name: str, arguments: dict[str, Any]) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def _plain_number(value: float) -> float | int:
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else value
+
+
+# --- finding calls ----------------------------------------------------------------------------------------------------
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_SHORT_BEGIN = re.compile(r"\b(?:crop_image|select_frames)\(\s*\[")
+_SHORT = re.compile(r"\b(crop_image|select_frames)\(\s*(\[[^\[\]()]*\][^\[\]()]*)\)")
+
+_Call = Callable[[], CropImage | SelectFrames]
+
+
+def _tagged_calls(text: str) -> tuple[list[_Call], int]:
+    """Return the complete tagged calls, and where the last tag without a partner stands (-1: none)."""
+    calls: list[_Call] = []
+    unfinished_at, position = -1, 0
+    while (close := text.find(_CLOSE, position)) >= 0:
+        # The innermost opening tag: a stray "<tool_call>" in the reasoning before it is only words.
+        opened = text.rfind(_OPEN, position, close)
+        if opened >= 0:
+            calls.append(partial(_read_json_call, text[opened + len(_OPEN) : close]))
+        else:
+            unfinished_at = close
+        position = close + len(_CLOSE)
+    return calls, max(unfinished_at, text.rfind(_OPEN, position))
+
+
+def _short_calls(text: str) -> tuple[list[_Call], int]:
+    """Return the complete calls in short form, and where the last one begun but not complete stands (-1: none)."""
+    complete = {match.start(): match for match in _SHORT.finditer(text)}
+    begun = [match.start() for match in _SHORT_BEGIN.finditer(text) if match.start() not in complete]
+    calls: list[_Call] = [partial(_read_short_call, match[1], match[2]) for match in complete.values()]
+    return calls, begun[-1] if begun else -1
+
+
+# --- reading one call -------------------------------------------------------------------------------------------------
+
+
+def _read_json_call(body: str) -> CropImage | SelectFrames:
+    call = _load_json(body)
+    if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
+        raise _CallError(f'expected {{"name": ..., "arguments": {{...}}}}, got {_quoted(body.strip())}')
+    return _read_call(call["name"], call["arguments"])
+
+
+def _read_short_call(name: str, arguments: str) -> CropImage | SelectFrames:
+    values = _load_json(f"[{arguments}]")
+    if name == "crop_image" and len(values) == 1:
+        values.append(1)  # the short form may leave the first image unsaid
+    names = ("bbox_2d", "target_image") if name == "crop_image" else ("target_frames",)
+    if len(values) != len(names):
+        raise _CallError(f"expected {name}({', '.join(names)}), got {len(values)} arguments")
+    return _read_call(name, dict(zip(names, values, strict=True)))
+
+
+def _load_json(body: str) -> Any:
+    if len(body) > MAX_CALL_CHARACTERS:
+        raise _CallError(f"expected a call of at most {MAX_CALL_CHARACTERS} characters, got {len(body)}")
+    if _nesting(body) > MAX_NESTING:
+        raise _CallError(f"expected JSON nested at most {MAX_NESTING} deep, got {_nesting(body)}")
+    try:
+        return json.loads(body)
+    except ValueError:  # its message differs between versions of Python, so the policy does not get to read it
+        raise _CallError(f"expected valid JSON in the call, got {_quoted(body.strip())}") from None
+
+
+def _nesting(body: str) -> int:
+    depth = deepest = 0
+    for character in body:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _read_call(name: Any, arguments: Any) -> CropImage | SelectFrames:
+    if name not in ("crop_image", "select_frames"):
+        raise _CallError(f"expected the name crop_image or select_frames, got {_shown(name)}")
+    expected = {"bbox_2d", "target_image"} if name == "crop_image" else {"target_frames"}
+    if not isinstance(arguments, dict):
+        raise _CallError(f"expected the arguments of {name} as an object, got {_shown(arguments)}")
+    if missing := sorted(expected - set(arguments)):
+        raise _CallError(f"{name} needs {' and '.join(sorted(expected))}, missing {' and '.join(missing)}")
+    if extra := sorted(set(arguments) - expected):
+        raise _CallError(f"{name} takes {' and '.join(sorted(expected))} only, got {_shown(extra)} too")
+    if name == "crop_image":
+        return CropImage(_bbox(arguments["bbox_2d"]), _number(arguments["target_image"], "target_image"))
+    frames = arguments["target_frames"]
+    if not isinstance(frames, list):
+        raise _CallError(f"expected target_frames as a list of integers, got {_shown(frames)}")
+    return SelectFrames(tuple(_number(frame, "each of target_frames") for frame in frames))
+
+
+def _bbox(value: Any) -> tuple[float, float, float, float]:
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_real(x) for x in value):
+        raise _CallError(f"expected bbox_2d as four numbers [x1, y1, x2, y2], got {_shown(value)}")
+    x1, y1, x2, y2 = (_to_float(x) for x in value)
+    return x1, y1, x2, y2
+
+
+def _number(value: Any, what: str) -> int:
+    """Convert a number counted from 1 to an index counted from 0; 2.0 is an integer in JSON Schema, so here too."""
+    if not _is_real(value) or not (isinstance(value, int) or value.is_integer()):
+        raise _CallError(f"expected {what} as an integer, got {_shown(value)}")
+    return int(value) - 1
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _to_float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond 1e308
+        return math.inf if value > 0 else -math.inf
+
+
+def _shown(value: Any) -> str:
+    return _quoted(json.dumps(value, ensure_ascii=False))
+
+
+def _quoted(text: str) -> str:
+    """Quote what the policy wrote, shortened, and without lone surrogates, which no tokenizer takes."""
+    text = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    return f"`{text.encode('utf-8', 'replace').decode()}`"
+
+
+# --- finding the answer -----------------------------------------------------------------------------------------------
+
+_BRACES = re.compile(r"(?P<boxed>\\boxed\s*\{)|(?P<open>\{)|(?P<close>\})")
+
+
+def _last_answer(text: str) -> tuple[str, int] | None:
+    """Return the text of the last answer and where it ends, or None."""
+    found: tuple[str, int] | None = None
+    opened: list[int] = []  # where the content of each open brace begins; -1 for braces that are not a \boxed
+    for match in _BRACES.finditer(text):
+        if match["close"] is None:
+            opened.append(match.end() if match["boxed"] else -1)
+        elif opened and (begin := opened.pop()) >= 0:
+            found = text[begin : match.start()], match.end()
+    return found or _last_answer_tag(text)
+
+
+def _last_answer_tag(text: str) -> tuple[str, int] | None:
+    end = text.rfind("</answer>")
+    begin = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return (text[begin + len("<answer>") : end], end) if begin >= 0 else None

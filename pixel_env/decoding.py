@@ -1,0 +1,146 @@
+"""Decoding of image and video files: the one boundary between untrusted files and the rest.
+
+Everything goes through :func:`decode`, which limits time and turns every failure into a :class:`MediaError`; the
+decoders themselves limit pixels before they decode. Decoders are module-level functions of plain arguments and give
+plain data, so the boundary can move into a process that can be killed.
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_IMAGE_PIXELS = 2**26
+"""Most pixels an image file may hold: 8192 squared."""
+
+MAX_VIDEO_PIXELS = 2**27
+"""Most pixels the sampled frames of a video file may hold together: 16 frames of 3840x2160."""
+
+DECODE_SECONDS = 60.0
+
+Frames = tuple[list[np.ndarray], list[float]]
+"""Pictures (H, W, 3) uint8 and their times in seconds from the first frame of the file."""
+
+
+class MediaError(RuntimeError):
+    """A file that cannot be shown: missing, damaged, above the pixel limit, or too slow to decode."""
+
+
+Result = TypeVar("Result")
+
+
+def decode(function: Callable[..., Result], *arguments: Any, seconds: float = DECODE_SECONDS) -> Result:
+    """Run a decoder with a time-out; everything that goes wrong in it becomes a :class:`MediaError`.
+
+    The decoder runs in a thread of its own, opens and closes its reader there (no reader of decord or PyAV may be
+    shared by threads), and is abandoned when it is too slow.
+
+    Args:
+        function: A module-level function of plain arguments, the path of the file first.
+        *arguments: Its arguments.
+        seconds: Time-out in seconds.
+    """
+    outcome: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((function(*arguments), None))
+        except BaseException as error:  # carried to the caller below, whatever it is
+            outcome.put((None, error))
+
+    threading.Thread(target=work, name=f"decode {arguments[0]}", daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise MediaError(f"{arguments[0]}: decoding took longer than {seconds:g} s") from None
+    if error is not None:
+        raise MediaError(f"{arguments[0]}: cannot be decoded: {error}") from error
+    return result  # type: ignore[return-value]
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture as EXIF says and convert it to RGB, transparent parts onto white."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return upright.convert("RGB")
+
+
+def check_pixels(pixels: int, limit: int) -> None:
+    """Raise ValueError when a file holds no pixel or more than ``limit``."""
+    if not 0 < pixels <= limit:
+        raise ValueError(f"expected 1 to {limit} pixels, got {pixels}; make the file smaller")
+
+
+def decode_image(path: str) -> Image.Image:
+    """Read an image file as RGB, the first frame of an animated one."""
+    with Image.open(path) as picture:
+        check_pixels(picture.width * picture.height, MAX_IMAGE_PIXELS)
+        return to_rgb(picture)
+
+
+def probe_video(path: str) -> tuple[int, int, list[float]]:
+    """Read width, height and the time of every frame in seconds, without decoding a picture."""
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError("it holds no video stream")
+        stream = container.streams.video[0]
+        # Headers may leave the number of frames out or get it wrong; packets do not.
+        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+        if not stamps:
+            raise ValueError("it holds no frame")
+        return stream.width, stream.height, [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
+
+
+def sample_frames(count: int, num_frames: int) -> list[int]:
+    """Return at most ``num_frames`` 0-based indices, the middles of equal parts of ``count`` frames.
+
+    >>> sample_frames(300, 4), sample_frames(3, 16)
+    ([37, 112, 187, 262], [0, 1, 2])
+    """
+    num_frames = min(num_frames, count)
+    return [(2 * part + 1) * count // (2 * num_frames) for part in range(num_frames)]
+
+
+def read_with_decord(path: str, indices: list[int]) -> list[np.ndarray]:
+    """Read frames with decord; raises ImportError where it is not installed, its own error on what it cannot read."""
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=1)
+    try:
+        return list(reader.get_batch(indices).asnumpy())
+    finally:
+        del reader  # closes the file: decord has no close()
+
+
+def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
+    """Read frames with PyAV, decoding forward from the start once."""
+    wanted = set(indices)
+    with av.open(path) as container:
+        frames = enumerate(container.decode(video=0))
+        pictures = {
+            index: frame.to_ndarray(format="rgb24")
+            for index, frame in itertools.takewhile(lambda pair: pair[0] <= max(wanted), frames)
+            if index in wanted
+        }
+    if missing := wanted - pictures.keys():
+        raise ValueError(f"frame {min(missing)} cannot be read; the file is damaged or cut short")
+    return [pictures[index] for index in indices]
+
+
+def decode_video(path: str, num_frames: int) -> Frames:
+    """Read ``num_frames`` frames spread evenly over a video; decord first, PyAV for what decord cannot open."""
+    width, height, times = probe_video(path)
+    indices = sample_frames(len(times), num_frames)
+    check_pixels(width * height * len(indices), MAX_VIDEO_PIXELS)
+    try:
+        pictures = read_with_decord(path, indices)
+    except Exception:  # decord raises bare RuntimeError-like errors; AV1 and cut files are the common causes
+        pictures = read_with_pyav(path, indices)
+    return pictures, [times[index] for index in indices]

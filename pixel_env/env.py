@@ -1,0 +1,337 @@
+"""The environment: reset, step and render. Every decision is taken in the modules it calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Dict
+
+from pixel_env import operations, prompts
+from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames, parse
+from pixel_env.grading import Grade, grade
+from pixel_env.media import view
+from pixel_env.operations import OperationResult, View
+from pixel_env.render import Window, canvas, check_render_mode, window_possible
+from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, Variant, correctness
+from pixel_env.settings import PRESETS, RewardSettings, ViewSettings, one_of
+from pixel_env.spaces import AnyText, action_space, image_space
+from pixel_env.tasks import LEVELS, SUITES, ProceduralTasks, Task, TaskSet
+
+Observation = dict[str, Any]
+"""``{"text": str, "images": tuple of (H, W, 3) uint8}``: what is new this turn."""
+
+
+@dataclass
+class _Episode:
+    """What happened since reset."""
+
+    task: Task
+    shown: list[View]
+    num_first: int
+    num_latest: int
+    turns: int = 0
+    num_operations: int = 0
+    num_errors: int = 0
+    grade: Grade | None = None
+    answer: str | None = None
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one turn did, for ``info``."""
+
+    operation: str | None = None
+    error: str | None = None
+    malformed: bool = False
+    clamped: bool = False
+    views: tuple[View, ...] = field(default_factory=tuple)
+
+
+class PixelReasonEnv(gym.Env[Observation, str]):
+    r"""Answer a question about an image or a video, looking closer where that helps.
+
+    ## Description
+    A question is asked about a picture that is shown too small to answer it. In every turn the policy zooms in on a box
+    of an image (`crop_image`), asks to see frames of a video larger (`select_frames`), or answers. Crops are always cut
+    from the full-resolution source, also the crop of a crop. After Pixel Reasoner (arXiv 2505.15966). Differs from its
+    release: crops there come from the shrunken picture, and videos are one video item; here a video is numbered frames
+    with times, because trainers cannot carry videos.
+
+    ## Action Space
+    Text of any length and alphabet: reasoning with one call, or an answer. Calls are JSON, or a short form:
+
+    * `<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [x1, y1, x2, y2], "target_image": 1}}</tool_call>`,
+      `crop_image([x1, y1, x2, y2], 1)`;
+    * `<tool_call>{"name": "select_frames", "arguments": {"target_frames": [2, 3]}}</tool_call>`,
+      `select_frames([2, 3])`;
+    * `\boxed{answer}` or `<answer>answer</answer>` ends the episode.
+
+    Boxes are x1, y1, x2, y2, half-open, in the unit of `coordinates`. Images count from 1 in the order shown.
+    Everything else a policy may write costs a turn and is answered with what was wrong and what is allowed;
+    `step` raises for no string.
+
+    ## Observation Space
+    `{"text": str, "images": tuple of (H, W, 3) uint8}`, what is new this turn. The i-th `<image>` in the text is where
+    the i-th image stands. Sides are multiples of `factor`. `info["instructions"]` of `reset` is the system text.
+
+    ## Rewards
+    1 for a correct answer, else 0. The registered ids add the wrappers `OperationPenalty` and `CuriosityReward`.
+
+    ## Episode End
+    An answer terminates; the turn number `max_turns` without an answer truncates; never both.
+
+    ## Info
+    `task_id`, `suite`, `correct` (None before the end), `score` (None before the end), `answer`, `parse_failure`,
+    `operation` (name or None), `operation_error` (code or None), `clamped` (a box was cut to the image),
+    `num_operations` and `num_errors` (calls so far, and those that failed), `malformed`, `rapr` (set by
+    `CuriosityReward`), `reward_terms`, `views` (this turn's, a list of `View`); `instructions` at reset.
+
+    ## Arguments
+    `reset(options={"task": index_or_id})` picks a task; else one is drawn. See `__init__` for those of the constructor.
+
+    ## Version History
+    * v0: first version; may change until 0.1.0 is tagged.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 1}  # noqa: RUF012
+
+    def __init__(
+        self,
+        tasks: TaskSet | None = None,
+        suite: str | Sequence[str] = tuple(SUITES),
+        split: str = "train",
+        difficulty: int | Sequence[int] = LEVELS,
+        preset: str = "standard",
+        max_turns: int = 5,
+        view_pixels: int | None = None,
+        crop_pixels: int | None = None,
+        factor: int = 28,
+        num_frames: int = 16,
+        max_selected_frames: int = 8,
+        coordinates: str = "pixel",
+        crop_padding: float = 0.0,
+        alpha: float = ALPHA,
+        beta: float = BETA,
+        threshold: float = THRESHOLD,
+        limit: int = LIMIT,
+        reward_variant: Variant = "paper",
+        render_mode: str | None = None,
+    ) -> None:
+        """Make an environment.
+
+        Args:
+            tasks: A task set; by default procedural tasks of the four arguments that follow.
+            suite: One or several of ``"search"``, ``"count"``, ``"read"``, ``"clip"``.
+            split: ``"train"`` or ``"test"``.
+            difficulty: Level 1, 2 or 3, or several.
+            preset: ``"standard"`` or ``"micro"``: size of procedural sources, and the default pixel budgets.
+            max_turns: Turns in an episode.
+            view_pixels: Budget of the first view: of an image, or of all first frames of a video together.
+            crop_pixels: Budget of each crop and of each selected frame.
+            factor: Sides of every picture are multiples of this: 28 for Qwen2.5-VL, 32 for Qwen3-VL.
+            num_frames: Most frames of a video shown at first.
+            max_selected_frames: Most frames in one call.
+            coordinates: ``"pixel"`` of the numbered image as shown, ``"fraction"`` or ``"thousandth"`` of it.
+            crop_padding: Margin added on every side of a box, in fractions of the image shown; 0.1 is the release's.
+            alpha: Weight of the curiosity bonus.
+            beta: Price of an operation beyond `limit`.
+            threshold: H, the wanted rate of pixel-space reasoning.
+            limit: N, operations that are free.
+            reward_variant: ``"paper"`` or ``"released"``.
+            render_mode: None, ``"rgb_array"`` or ``"human"`` (a window; needs a display).
+
+        Raises:
+            TypeError, ValueError: An argument of the wrong type or value.
+            RuntimeError: ``render_mode="human"`` where no window can open.
+        """
+        one_of("preset", preset, tuple(PRESETS))
+        self.tasks = _procedural(suite, split, difficulty, preset) if tasks is None else _checked(tasks)
+        self.view_settings = ViewSettings(
+            view_pixels=PRESETS[preset][0] if view_pixels is None else view_pixels,
+            crop_pixels=PRESETS[preset][1] if crop_pixels is None else crop_pixels,
+            factor=factor,
+            num_frames=num_frames,
+            max_selected_frames=max_selected_frames,
+            coordinates=coordinates,
+            crop_padding=crop_padding,
+            max_turns=max_turns,
+        )
+        self.reward_settings = RewardSettings(alpha, beta, threshold, limit, reward_variant)
+        self.instructions = prompts.instructions(coordinates)
+        self.observation_space = Dict({"images": image_space(self.view_settings), "text": AnyText()})
+        self.action_space = action_space(self.view_settings)
+        self._episode: _Episode | None = None
+        # Gymnasium's checks try every mode that an instance declares: those that work on this machine.
+        modes = self.metadata["render_modes"] if window_possible() else ["rgb_array"]
+        check_render_mode(render_mode, modes)
+        self.metadata = self.metadata | {"render_modes": modes}
+        self.render_mode = render_mode
+        self._window: Window | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task of the current episode. It holds the answer: not for policies."""
+        return self._current().task
+
+    @property
+    def shown(self) -> tuple[View, ...]:
+        """Every view shown since reset, in the order of their numbers."""
+        return tuple(self._current().shown)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode with a drawn task, or with ``options={"task": index_or_id}``."""
+        super().reset(seed=seed)
+        task = self.tasks[self._task_index(options or {})]
+        views = operations.first_views(task.media, self.view_settings)
+        self._episode = _Episode(task, list(views), num_first=len(views), num_latest=len(views))
+        text = prompts.question_lines(task.question, task.choices, self.view_settings.max_turns)
+        observation = self._observation(f"{_announce(task, views)}\n{text}", views)
+        if self.render_mode == "human":
+            self._show()
+        return observation, self._info(_Outcome(views=views), {}) | {"instructions": self.instructions}
+
+    def step(self, action: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take a turn; raises for no content of ``action``, TypeError if it is not a ``str``."""
+        if not isinstance(action, str):
+            raise TypeError(f"expected the action as a str, got {type(action).__name__}; write calls as text")
+        episode = self._current()
+        if episode.over:
+            raise ResetNeeded("expected reset after the end of an episode, got step")
+        episode.turns += 1
+        parsed = parse(action)
+        text, outcome = self._answered(parsed) if isinstance(parsed, Answer) else self._operated(parsed)
+        terminated = isinstance(parsed, Answer)
+        truncated = not terminated and episode.turns >= self.view_settings.max_turns
+        episode.over = terminated or truncated
+        reward = correctness(episode.grade is not None and episode.grade.correct)
+        if self.render_mode == "human":
+            self._show()
+        info = self._info(outcome, {"correctness": reward})
+        return self._observation(text, outcome.views), reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """Return the canvas (544, 960, 3) uint8 in mode ``"rgb_array"``; a window is kept up to date by itself."""
+        if self.render_mode == "rgb_array":
+            return self._canvas()
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _answered(self, answer: Answer) -> tuple[str, _Outcome]:
+        episode = self._current()
+        episode.answer = answer.text
+        episode.grade = grade(episode.task, answer.text)
+        return prompts.ANSWER_RECEIVED, _Outcome()
+
+    def _operated(self, action: CropImage | SelectFrames | Malformed) -> tuple[str, _Outcome]:
+        """Perform a call, or say why there is none; returns the text of the observation and what was done."""
+        episode = self._current()
+        name, called, result = self._perform(action)
+        episode.num_operations += called
+        episode.num_errors += called and result.error is not None
+        if result.views:
+            episode.shown += result.views
+            episode.num_latest = len(result.views)
+            text = result.text
+        else:
+            text = prompts.error_line(result.text, self.view_settings.max_turns - episode.turns)
+        return text, _Outcome(name, result.error, isinstance(action, Malformed), result.clamped, result.views)
+
+    def _perform(self, action: Action) -> tuple[str | None, bool, OperationResult]:
+        """Return the name of the operation, whether it was called, and its result."""
+        episode = self._current()
+        match action:
+            case CropImage():
+                result = operations.crop_image(action, episode.shown, episode.task.media, self.view_settings)
+                return "crop_image", True, result
+            case SelectFrames():
+                result = operations.select_frames(action, episode.shown, episode.task.media, self.view_settings)
+                return "select_frames", True, result
+            case Malformed(reason, attempted_call):
+                code = "malformed_call" if attempted_call else None
+                return None, attempted_call, OperationResult((), code, reason)
+        raise AssertionError(f"an answer is no operation: {action}")
+
+    def _observation(self, text: str, views: Sequence[View]) -> Observation:
+        media = self._current().task.media
+        return {"images": tuple(view(media.frame(v.frame), v.region, v.size) for v in views), "text": text}
+
+    def _info(self, outcome: _Outcome, reward_terms: dict[str, float]) -> dict[str, Any]:
+        episode = self._current()
+        verdict = episode.grade or Grade(correct=False, score=0.0, parse_failure=False)
+        return {
+            "task_id": episode.task.task_id,
+            "suite": episode.task.suite,
+            "correct": verdict.correct if episode.over else None,
+            "score": verdict.score if episode.over else None,
+            "answer": episode.answer,
+            "parse_failure": verdict.parse_failure,
+            "operation": outcome.operation,
+            "operation_error": outcome.error,
+            "clamped": outcome.clamped,
+            "num_operations": episode.num_operations,
+            "num_errors": episode.num_errors,
+            "malformed": outcome.malformed,
+            "rapr": None,
+            "reward_terms": reward_terms,
+            "views": list(outcome.views),
+        }
+
+    def _current(self) -> _Episode:
+        if self._episode is None:
+            raise ResetNeeded("expected reset before anything else")
+        return self._episode
+
+    def _task_index(self, options: dict[str, Any]) -> int:
+        if unknown := options.keys() - {"task"}:
+            raise ValueError(f"expected no reset option but 'task', got {sorted(unknown)}")
+        choice = options.get("task")
+        if choice is None:
+            return int(self.np_random.integers(len(self.tasks)))
+        if isinstance(choice, str):
+            return self.tasks.index(choice)
+        if not isinstance(choice, int | np.integer) or isinstance(choice, bool):
+            raise TypeError(f"expected the option 'task' as an index or an id, got {choice!r}")
+        if not 0 <= choice < len(self.tasks):
+            raise ValueError(f"expected a task index from 0 to {len(self.tasks) - 1}, got {choice}")
+        return int(choice)
+
+    def _canvas(self) -> np.ndarray:
+        episode = self._current()
+        task = episode.task
+        return canvas(task.media, episode.shown, episode.num_first, episode.num_latest, task.question)
+
+    def _show(self) -> None:
+        if self._window is None:
+            self._window = Window(type(self).__name__)
+        self._window.show(self._canvas())
+
+
+def _procedural(suite: str | Sequence[str], split: str, difficulty: int | Sequence[int], preset: str) -> TaskSet:
+    suites = (suite,) if isinstance(suite, str) else tuple(suite)
+    levels = tuple(difficulty) if isinstance(difficulty, Sequence) else difficulty
+    return ProceduralTasks(suites, split=split, difficulty=levels, preset=preset)
+
+
+def _checked(tasks: TaskSet) -> TaskSet:
+    if not all(callable(getattr(tasks, name, None)) for name in ("__len__", "__getitem__", "index")):
+        raise TypeError(f"expected tasks with a length, indexing and index(task_id), got {type(tasks).__name__}")
+    if len(tasks) == 0:
+        raise ValueError("expected tasks to hold at least one task, got none")
+    return tasks
+
+
+def _announce(task: Task, views: Sequence[View]) -> str:
+    if task.media.kind == "image":
+        return prompts.image_line(0, views[0].size)
+    return prompts.video_lines([task.media.timestamp(shot.frame) for shot in views], views[0].size)

@@ -1,0 +1,187 @@
+r"""Every sentence a policy can read.
+
+Images and frames count from 0 in the arguments of these functions and from 1 in the sentences they return. ``<image>``
+marks where an image of the observation stands; the i-th marker is the i-th image. Text that comes from a task or
+from the policy passes through :func:`plain`, so it can never add a marker. Changing a sentence here moves learning
+curves: it bumps the version of the environments.
+"""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+
+from pixel_env.actions import SCHEMAS
+
+IMAGE_MARKER = "<image>"
+
+COORDINATES = {
+    "pixel": "bbox_2d is in pixels of the numbered image as shown; its size is given as (width x height).",
+    "fraction": "bbox_2d is in fractions of the numbered image: 0 is left or top, 1 is right or bottom.",
+    "thousandth": "bbox_2d is in thousandths of the numbered image: 0 is left or top, 1000 is right or bottom.",
+}
+
+GUIDELINE = (
+    "Look at the visual input and the question. Use a visual operation if it helps: crop_image to look closer at a "
+    "part of an image, select_frames to see frames of a video larger. You have {max_turns} turns, one call a turn. "
+    "Put the final answer within \\boxed{{}}."
+)
+
+ANSWER_RECEIVED = "Answer received."
+
+_TOOLS = """You are a helpful assistant.
+
+# Tools
+
+You may call one function a turn to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{schemas}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{{"name": <function-name>, "arguments": <args-json-object>}}
+</tool_call>
+
+{coordinates}"""
+
+
+def instructions(coordinates: str) -> str:
+    """Return the constant system text: the functions, how to call them, and the coordinate convention.
+
+    Args:
+        coordinates: ``"pixel"``, ``"fraction"`` or ``"thousandth"``.
+    """
+    schemas = "\n".join(json.dumps(schema) for schema in SCHEMAS)
+    return _TOOLS.format(schemas=schemas, coordinates=COORDINATES[coordinates])
+
+
+def plain(text: str) -> str:
+    """Break every image marker in text that the environment did not write, and every lone surrogate.
+
+    >>> plain("what does <image> mean?")
+    'what does <image > mean?'
+    """
+    # A lone surrogate cannot be written as UTF-8, so tokenizers and files refuse it.
+    return text.encode("utf-8", "replace").decode().replace(IMAGE_MARKER, "<image >")
+
+
+def number(value: float) -> str:
+    """Write a number briefly, whatever its size.
+
+    >>> [number(v) for v in (12, 30.0, 0.25, float("nan"), 10**400)]
+    ['12', '30', '0.25', 'nan', '1.00e+400']
+    """
+    if abs(value) > 1e9:
+        return f"{Decimal(value):.3g}"
+    return str(value) if isinstance(value, int) else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def numbers(values: Sequence[float]) -> str:
+    """Write a list of numbers, at most 20 of them.
+
+    >>> numbers((1, 2.5))
+    '[1, 2.5]'
+    """
+    written = [number(value) for value in values[:20]]
+    return f"[{', '.join(written + ['...'] * (len(values) > 20))}]"
+
+
+def image_line(image: int, size: tuple[int, int]) -> str:
+    """Announce the first view of an image; ``size`` is (width, height) in pixels."""
+    return f"Image {image + 1} ({size[0]}x{size[1]}): {IMAGE_MARKER}"
+
+
+def video_lines(seconds: Sequence[float], size: tuple[int, int]) -> str:
+    """Announce the first views of a video, one line a frame; ``size`` is (width, height) in pixels."""
+    head = f"Video of {len(seconds)} frames, {size[0]}x{size[1]} each. Frame k is image k."
+    return "\n".join([head] + [f"Frame {k} ({t:.1f} s): {IMAGE_MARKER}" for k, t in enumerate(seconds, start=1)])
+
+
+def question_lines(question: str, choices: Sequence[str], max_turns: int) -> str:
+    """Ask the question: its text, one line a choice, and the guideline with the budget of turns."""
+    options = [f"({chr(ord('A') + index)}) {plain(choice)}" for index, choice in enumerate(choices)]
+    return "\n".join([plain(question), *options, GUIDELINE.format(max_turns=max_turns)])
+
+
+def crop_line(image: int, size: tuple[int, int], parent: int) -> str:
+    """Announce a crop: its own number, its size (width, height), and the image it was cut from."""
+    return f"Image {image + 1} ({size[0]}x{size[1]}), cut from image {parent + 1}: {IMAGE_MARKER}"
+
+
+def clamped_line(bbox: Sequence[float], clamped: Sequence[float], image: int) -> str:
+    """Say that a box reached over the border; both boxes in the environment's convention."""
+    return f"The box {numbers(bbox)} reached over the border of image {image + 1}; it was cut to {numbers(clamped)}."
+
+
+def frame_line(image: int, frame: int, seconds: float, size: tuple[int, int]) -> str:
+    """Announce a selected frame: its image number, its frame number and time, its size (width, height)."""
+    return f"Image {image + 1} is frame {frame + 1} ({seconds:.1f} s), {size[0]}x{size[1]}: {IMAGE_MARKER}"
+
+
+def error_line(message: str, turns_left: int) -> str:
+    """Answer a turn that went wrong; ``message`` says what was expected and what came.
+
+    >>> error_line("expected one call a turn, got 2 calls", turns_left=3)
+    'Error: expected one call a turn, got 2 calls. Turns left: 3.'
+    """
+    return f"Error: {plain(message).rstrip('.')}. Turns left: {turns_left}."
+
+
+def unknown_image(image: int, shown: int) -> str:
+    """Say which images exist; ``shown`` of them so far."""
+    return f"target_image {number(image + 1)} does not exist; images 1 to {shown} have been shown."
+
+
+def not_finite(bbox: Sequence[float]) -> str:
+    """Reject a box with NaN or infinity."""
+    return f"bbox_2d must hold four finite numbers, got {numbers(bbox)}."
+
+
+def inverted_box(bbox: Sequence[float]) -> str:
+    """Reject a box whose corners are swapped."""
+    return f"bbox_2d {numbers(bbox)} is inverted: it needs x1 < x2 and y1 < y2."
+
+
+def empty_box(bbox: Sequence[float]) -> str:
+    """Reject a box without area."""
+    return f"bbox_2d {numbers(bbox)} is empty: it needs x1 < x2 and y1 < y2."
+
+
+def outside_box(bbox: Sequence[float], image: int, limits: Sequence[float]) -> str:
+    """Reject a box that shares no pixel with the image; ``limits`` is the whole image in the same convention."""
+    return f"bbox_2d {numbers(bbox)} lies outside image {image + 1}, which covers {numbers(limits)}."
+
+
+def tiny_box(bbox: Sequence[float], width: float, height: float) -> str:
+    """Reject a box below the resolution of the source; width and height in source pixels."""
+    return (
+        f"bbox_2d {numbers(bbox)} is too small: it covers {number(width)} x {number(height)} pixels of the original, "
+        "at least 1 x 1 is needed."
+    )
+
+
+def no_frames(count: int) -> str:
+    """Reject a selection of nothing from ``count`` frames."""
+    return f"target_frames is empty; give at least one frame number from 1 to {count}."
+
+
+def too_many_frames(got: int, allowed: int) -> str:
+    """Reject a selection above the limit."""
+    return f"target_frames holds {got} frames; at most {allowed} may be selected in one call."
+
+
+def unknown_frames(frames: Sequence[int], count: int) -> str:
+    """Reject frame numbers outside 1 to ``count``."""
+    return f"target_frames {numbers([frame + 1 for frame in frames])} do not exist; frames are numbered 1 to {count}."
+
+
+def repeated_frames(frames: Sequence[int]) -> str:
+    """Reject a selection that names a frame twice."""
+    return f"target_frames {numbers([frame + 1 for frame in frames])} names a frame twice; give each frame once."
+
+
+def not_a_video() -> str:
+    """Reject select_frames on an image."""
+    return "select_frames works on a video; this is 1 image. Use crop_image with target_image 1 to look closer."

@@ -1,0 +1,183 @@
+"""Run any policy over any tasks, alone or in groups, and keep every episode as a trajectory.
+
+What goes wrong outside the environment's rules (a policy that raises, a file that cannot be decoded) ends that one
+episode with an error; it never takes the others down and is never scored.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from pixel_env.decoding import MediaError
+from pixel_env.env import Observation
+from pixel_env.trajectory import Recorder, Trajectory
+
+
+@dataclass
+class Conversation:
+    """What has been said and shown so far; all that a policy gets.
+
+    Attributes:
+        task_id: the task; an oracle may look it up, no other policy may use it.
+        instructions: the constant system text.
+        observations: one more than `actions` when it is the policy's turn.
+        actions: what the policy wrote.
+    """
+
+    task_id: str
+    instructions: str
+    observations: list[Observation]
+    actions: list[str] = field(default_factory=list)
+
+
+class Policy(Protocol):
+    """Anything that writes the next turn of conversations."""
+
+    def act(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Return one action text a conversation, in their order."""
+        ...
+
+
+class Episode:
+    r"""One environment and the conversation in it, driven turn by turn; can be reset and used again.
+
+    Attributes:
+        conversation: what has been said and shown in the current episode.
+        done: no turn is left; reset before the next step.
+        error: why the episode broke off, else None.
+
+    >>> import gymnasium as gym, pixel_env
+    >>> episode = Episode(gym.make("PixelReason-Zoom-v0", preset="micro"))
+    >>> episode.reset(task=0, seed=0)
+    >>> episode.step("No idea."), episode.step(r"\boxed{A}")
+    (False, True)
+    >>> len(episode.trajectory().turns)
+    2
+    """
+
+    conversation: Conversation
+
+    def __init__(self, env: gym.Env[Any, str]) -> None:
+        """Drive `env`; closing it stays with the caller."""
+        self.env = env
+        self.done = True
+        self.error: str | None = None
+        self._recorder = Recorder(env)
+
+    def reset(self, task: int | str, seed: int | None = None) -> None:
+        """Begin a task, by index or id. A seed clears the statistics of reward wrappers, so that replay is exact.
+
+        A file that cannot be decoded ends the episode at once, with an `error`.
+        """
+        self.done, self.error = False, None
+        try:
+            observation, info = self.env.reset(seed=seed, options={"task": task})
+        except MediaError as error:
+            tasks = self.env.unwrapped.tasks  # type: ignore[attr-defined]
+            self._recorder.begin_failed(tasks[tasks.index(task) if isinstance(task, str) else task], seed)
+            self.fail(error)
+            return
+        self._recorder.begin(observation, info, seed)
+        self.conversation = Conversation(info["task_id"], info["instructions"], [observation])
+
+    def step(self, action: str) -> bool:
+        """Take one turn and return whether the episode is over."""
+        if self.done:
+            raise ValueError("the episode is over; call reset before the next step")
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except MediaError as error:
+            self.fail(error)
+            return True
+        self._recorder.add(action, observation, float(reward), terminated, truncated, info)
+        self.conversation.actions.append(action)
+        self.conversation.observations.append(observation)
+        self.done = terminated or truncated
+        return self.done
+
+    def fail(self, error: Exception) -> None:
+        """Break the episode off: its trajectory carries the error and is not scored."""
+        self.done, self.error = True, f"{type(error).__name__}: {error}"
+
+    def trajectory(self, kind: str = "rollout") -> Trajectory:
+        """Return the record so far."""
+        return self._recorder.trajectory(kind, self.error)
+
+
+def rollout(
+    policy: Policy,
+    env_id: str,
+    tasks: Iterable[int | str],
+    /,
+    *,
+    group_size: int = 1,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> list[Trajectory]:
+    """Play tasks with a policy.
+
+    Args:
+        policy: asked with up to `batch_size` conversations at a time.
+        env_id: id for `gymnasium.make`.
+        tasks: indices or ids of tasks. (Positional, so that `tasks=` can give the environment a task set.)
+        group_size: G, episodes a task.
+        batch_size: episodes played at a time; each holds an environment with the source of its task.
+        seed: seeds the resets. Every reset is seeded, so rewards do not depend on the order of episodes: the curiosity
+            of the wrapper sees one response at a time, and the terms of a group are left to `rewards.shaped_rewards`.
+        progress: show a progress bar.
+        **env_kwargs: for `gymnasium.make`.
+
+    Returns:
+        One trajectory an episode: the G of the first task, the G of the second, ...
+    """
+    if group_size < 1 or batch_size < 1:
+        raise ValueError(f"expected group_size and batch_size of at least 1, got {group_size} and {batch_size}")
+    planned = [task for task in tasks for _ in range(group_size)]
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(planned)).tolist()
+    waiting = deque(enumerate(zip(planned, seeds, strict=True)))
+    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
+    free, running = list(episodes), dict[int, Episode]()
+    done: dict[int, Trajectory] = {}
+    with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
+        while waiting or running:
+            while waiting and free:
+                index, (task, reset_seed) = waiting.popleft()
+                running[index] = free.pop()
+                running[index].reset(task, reset_seed)
+            _take_turn(policy, [episode for episode in running.values() if not episode.done])
+            for index in [index for index, episode in running.items() if episode.done]:
+                episode = running.pop(index)
+                done[index] = episode.trajectory()
+                free.append(episode)
+                bar.update()
+            if errors := sum(trajectory.error is not None for trajectory in done.values()):
+                bar.set_postfix(errors=errors)
+    for episode in episodes:
+        episode.env.close()
+    return [done[index] for index in range(len(planned))]
+
+
+def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
+    """Ask the policy once and step every episode; a policy that raises is asked again, one conversation at a time."""
+    if not episodes:
+        return
+    try:
+        actions = policy.act([episode.conversation for episode in episodes])
+    except Exception as error:  # a policy may be an endpoint: whatever breaks there is data
+        if len(episodes) == 1:
+            episodes[0].fail(error)
+            return
+        for episode in episodes:
+            _take_turn(policy, [episode])
+        return
+    if len(actions) != len(episodes):
+        raise ValueError(f"expected one action a conversation, {len(episodes)}, got {len(actions)}")
+    for episode, action in zip(episodes, actions, strict=True):
+        episode.step(action)
