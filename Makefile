@@ -7,6 +7,7 @@ help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
@@ -31,4 +32,7 @@ format: .venv/.ready  ## rewrite the sources in the house style
 gifs: .venv/.ready  ## draw the GIF of each environment for the README
 	$(BIN)/python docs/make_gifs.py
 
-.PHONY: help setup train test lint format gifs
+throughput: .venv/.ready  ## measure resets and steps a second (ARGS="--help" lists the options)
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+.PHONY: help setup train test lint format gifs throughput

@@ -367,4 +367,9 @@ def corpus(seed: int = 0) -> list[str]:
         "\\boxed{",
         '", "arguments": {"',
     ] * 40
+    texts += [call(rng, offer(rng)[1], (112, 112)) for _ in range(200)]
+    texts += ["system\nuser\nassistant\n", "The {} is too small to read here.", "I will zoom in on the"] * 40
+    texts += ["I will look closer at the frames with the red circle.", "Now I can see that it says", "The answer is"] * 40
+    texts += ["This part does not show the", "I will try another part.", "It is still too small, I will zoom in again."] * 40
+    texts += ["I can answer this from the first view.", "Image 2 shows the blue star clearly.", "There are 3 dots."] * 40
     return texts

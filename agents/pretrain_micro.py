@@ -12,7 +12,7 @@ import math
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,26 +242,32 @@ class Pretraining:
         self.encoder = ChatEncoder(self.processor)
         self.model = micro.build_model(self.processor).to(self.device)
         self.heads = DenseHeads(self.model.config.text_config.hidden_size).to(self.device)
-        vision = list(self.model.model.visual.parameters()) + list(self.heads.parameters())
-        text = [p for n, p in self.model.named_parameters() if "visual" not in n]
-        groups = [{"params": vision, "peak": 1e-3}, {"params": text, "peak": args.lr}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.02, betas=(0.9, 0.98))
+        self.optimizer = self._optimizer(1e-3)
         self.state, self.averages = State(), {}
         self.checkpoint = self.out / "checkpoint.pt"
         if self.checkpoint.exists():
-            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
-            self.model.load_state_dict(saved["model"])
-            self.heads.load_state_dict(saved["heads"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.state = saved["state"]
-            print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
+            self._resume()
+
+    def _optimizer(self, vision_lr: float) -> torch.optim.AdamW:
+        vision = list(self.model.model.visual.parameters()) + list(self.heads.parameters())
+        text = [p for n, p in self.model.named_parameters() if "visual" not in n]
+        groups = [{"params": vision, "peak": vision_lr}, {"params": text, "peak": self.args.lr}]
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.02, betas=(0.9, 0.98))
+
+    def _resume(self) -> None:
+        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
+        self.state = State(**saved["state"])
+        self.model.load_state_dict(saved["model"])
+        self.heads.load_state_dict(saved["heads"])
+        if self.state.stage == "speak":
+            self.optimizer = self._optimizer(self.args.vision_lr)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
 
     def run(self) -> None:
         """Both stages, then write the Hugging Face directory."""
         with ProcessPoolExecutor(1) as workers:
             self._stage("see", self.args.see_steps, workers)
-            for group, peak in zip(self.optimizer.param_groups, (self.args.vision_lr, self.args.lr), strict=True):
-                group["peak"] = peak
             self._stage("speak", self.args.steps, workers)
         self.save()
 
@@ -271,9 +277,10 @@ class Pretraining:
         if self.state.stage != stage:
             self.state.stage, self.state.step = stage, 0
             self.averages = {}
+            self.optimizer = self._optimizer(self.args.vision_lr)
         submit = {
             # Characters first and alone: beside easy labels and at this rate they are never learned.
-            "see": lambda k: workers.submit(seeing_batch, k, self.args.see_batch, 1.0 if k < steps // 3 else 0.3),
+            "see": lambda k: workers.submit(seeing_batch, k, self.args.see_batch, 1.0 if k < 0.55 * steps else 0.3),
             "speak": lambda k: workers.submit(speaking_batch, k, self.args.batch, self.args.clip_share),
         }[stage]
         ahead = [submit(self.state.step + k) for k in range(3)]
@@ -343,7 +350,7 @@ class Pretraining:
                 "model": self.model.state_dict(),
                 "heads": self.heads.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "state": self.state,
+                "state": asdict(self.state),
             },
             part,
         )
@@ -362,9 +369,9 @@ def main() -> None:
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
     parser.add_argument("--see-steps", type=int, default=2500, help="steps of stage 1: the vision tower alone")
-    parser.add_argument("--steps", type=int, default=6000, help="steps of stage 2: the whole model")
+    parser.add_argument("--steps", type=int, default=2700, help="steps of stage 2: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
-    parser.add_argument("--batch", type=int, default=40, help="sequences a step in stage 2")
+    parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 2")
     parser.add_argument("--lr", type=float, default=4e-4, help="peak rate of the language model")
     parser.add_argument("--vision-lr", type=float, default=6e-4, help="peak rate of the vision tower in stage 2")
     parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")

@@ -159,7 +159,6 @@ def test_rgb_array_frames_have_one_shape(env_id: str) -> None:
 
 
 def test_record_video_writes_a_file(tmp_path: Path) -> None:
-    pytest.importorskip("moviepy")
     env = make("PixelReason-Zoom-v0", render_mode="rgb_array")
     env = gym.wrappers.RecordVideo(env, str(tmp_path / "video"), episode_trigger=lambda episode: True)
     env.reset(seed=0)

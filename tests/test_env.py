@@ -211,7 +211,7 @@ def test_padding_coordinates_and_budgets_have_effect() -> None:
         ({"num_frames": "16"}, TypeError, "expected num_frames as an int, got '16'"),
         ({"max_selected_frames": 0}, ValueError, "expected max_selected_frames of at least 1"),
         ({"factor": 0}, ValueError, "expected factor of at least 1"),
-        ({"view_pixels": 100}, ValueError, r"expected view_pixels of at least 4 \* factor\*\*2 = 3136"),
+        ({"view_pixels": 100}, ValueError, r"expected view_pixels of at least factor\*\*2 = 784"),
         ({"crop_pixels": 100}, ValueError, r"expected crop_pixels of at least factor\*\*2 = 784"),
         ({"crop_padding": -0.1}, ValueError, "expected crop_padding finite and from 0 to 1, got -0.1"),
         ({"crop_padding": None}, TypeError, "expected crop_padding as a number, got None"),

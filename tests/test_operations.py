@@ -25,10 +25,14 @@ def test_first_view_is_the_whole_image() -> None:
     assert first_views(SOURCE, MICRO) == (FIRST,)
 
 
-def test_first_views_of_a_video_take_a_quarter_of_the_budget_and_spread_evenly() -> None:
+def test_first_views_of_a_video_share_the_budget_and_spread_evenly() -> None:
     views = first_views(video_task(32).media, settings(num_frames=4))
     assert [view.frame for view in views] == [4, 12, 20, 28]
-    assert {view.size for view in views} == {(56, 28)}
+    assert {view.size for view in views} == {(56, 28)}  # of 448 x 336 in 3136 pixels: 64 x 48, down to cells
+    assert {view.size for view in first_views(video_task(32).media, MICRO)} == {(28, 28)}  # 16 frames: a cell each
+    assert {view.size for view in first_views(video_task(3).media, MICRO)} == {(56, 28)}  # 4181 pixels each
+    large = ViewSettings(view_pixels=1280 * 784, crop_pixels=640 * 784)
+    assert {view.size for view in first_views(video_task(16).media, large)} == {(280, 196)}  # 62720: 289 x 216
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ def test_selected_frames_come_larger_with_number_and_time() -> None:
     shown = first_views(source, MICRO)
     result = select_frames(SelectFrames((2, 15)), shown, source, MICRO)
     assert [view.frame for view in result.views] == [2, 15]
-    assert (shown[2].size, result.views[0].size) == ((56, 28), (112, 84))
+    assert (shown[2].size, result.views[0].size) == ((28, 28), (112, 84))  # one sixteenth of the budget: a cell
     assert result.text.splitlines() == [
         "Image 17 is frame 3 (1.0 s), 112x84: <image>",
         "Image 18 is frame 16 (7.5 s), 112x84: <image>",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixel_env.media import Box
-from pixel_env.tasks.drawing import Canvas
+from pixel_env.tasks.drawing import Canvas, Mark
 from pixel_env.tasks.scenes import Unlucky
 from pixel_env.tasks.task import Cue
 from pixel_env.tasks.world import (
@@ -17,8 +17,10 @@ from pixel_env.tasks.world import (
     Pair,
     Size,
     World,
+    cells,
     choices_for,
     glyph_mark,
+    jittered,
     pick,
     shuffled,
 )
@@ -65,7 +67,7 @@ def _clip(rng: np.random.Generator, world: World, level: int) -> Draft:
         kinds = [_when, _how_many] + ([_order] if len(events) > 1 else [])
     events, question, answer, kind, needs, frames, choices = pick(rng, kinds)(rng, events)
     cue = Cue(events[0].box if len(frames) == len(events[0].frames) else None, frames)
-    return Draft(question, _canvases(rng, size, events), (answer,), kind, needs, cue, choices)
+    return Draft(question, _canvases(rng, world, size, events), (answer,), kind, needs, cue, choices)
 
 
 def _events(rng: np.random.Generator, world: World, level: int, size: Size) -> list[Event]:
@@ -89,12 +91,24 @@ def _events(rng: np.random.Generator, world: World, level: int, size: Size) -> l
     return [events[position], *events[:position], *events[position + 1 :]]
 
 
-def _canvases(rng: np.random.Generator, size: Size, events: list[Event]) -> tuple[Canvas, ...]:
+def _canvases(rng: np.random.Generator, world: World, size: Size, events: list[Event]) -> tuple[Canvas, ...]:
     background = int(rng.integers(2**31))
+    scenery = _scenery(rng, world, size, events) if world.clutter > 1 else []
     return tuple(
-        Canvas(*size, background, tuple(glyph_mark(e.pair, e.box, e.glyph) for e in events if e.first <= t <= e.last))
+        Canvas(*size, background, (*scenery, *(glyph_mark(e.pair, e.box, e.glyph) for e in events if t in e.frames)))
         for t in range(NUM_FRAMES)
     )
+
+
+def _scenery(rng: np.random.Generator, world: World, size: Size, events: list[Event]) -> list[Mark]:
+    """Objects that stand in every frame, without a character and never asked about; events pass in front of them."""
+    unit = world.unit(size, NUM_FRAMES)
+    pairs = [p for p in shuffled(rng, world.pairs) if p not in [e.pair for e in events]][: 3 * world.clutter]
+    places = shuffled(rng, cells(size, unit))
+    return [
+        Mark(shape, jittered(rng, place, rng.uniform(9, 12) * unit), colour)
+        for (colour, shape), place in zip(pairs, places, strict=False)
+    ]
 
 
 Question = tuple[list[Event], str, str, str, bool, tuple[int, ...], tuple[str, ...]]

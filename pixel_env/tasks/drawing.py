@@ -122,7 +122,8 @@ def draw(canvas: Canvas) -> Image.Image:
     return image
 
 
-# The turns of an episode, and the episodes of a group, look at the same pictures: at most about 200 MB of them are kept.
+# The turns of an episode, and the episodes of a group, look at the same pictures: at most 300 MB are kept,
+# backgrounds included.
 _drawn_small = lru_cache(maxsize=48)(draw)
 _drawn_large = lru_cache(maxsize=2)(draw)
 
@@ -188,7 +189,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # the frames of a video share it
 def _background(width: int, height: int, seed: int) -> Image.Image:
     """A soft grey-brown slope with blotches: no flat areas, and no colour that a question could name."""
     rng = np.random.default_rng(seed)

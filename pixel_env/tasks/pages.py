@@ -1,5 +1,7 @@
 """Suite ``read`` (after InfographicVQA): find the named panel of a dense page and read the short string in it."""
 
+import math
+
 import numpy as np
 
 from pixel_env.media import Box
@@ -11,7 +13,7 @@ LAYOUTS = ("grid", "cards", "list", "table")
 PANELS = {1: (2, 3), 2: (3, 5), 3: (6, 8)}
 LENGTHS = {1: (2, 3), 2: (3, 5), 3: (6, 12)}
 TITLE_HEIGHT = 20.0
-"""Height of the title strip in view pixels; its letters are read without a closer look."""
+"""Height of the title strip in view pixels of the micro preset; its letters are read without a closer look."""
 
 
 def read(rng: np.random.Generator, world: World, level: int) -> Draft:
@@ -24,26 +26,34 @@ def read(rng: np.random.Generator, world: World, level: int) -> Draft:
 
 
 class _Page:
-    """A page under construction: title, panels in one of four layouts, strings that share a prefix as near misses."""
+    """A page under construction: title, panels in one of four layouts, strings that share a prefix as near misses.
+
+    In the standard preset a page holds more panels than there are colours, and all but the strings is drawn larger:
+    a panel in a grid or among cards then carries an icon, and colour and icon name it together.
+    """
 
     def __init__(self, rng: np.random.Generator, world: World, level: int) -> None:
         self.rng, self.level = rng, level
         self.size = world.image_size(rng)
-        self.unit = world.unit(self.size)
+        self.text_unit = world.unit(self.size)
+        self.dense = world.clutter > 1
+        self.unit = self.text_unit * world.clutter
         self.icons = pick(rng, LAYOUTS) in ("list", "table")  # named by an icon beside it, else by its own colour
         self.layout = pick(rng, ("list", "table") if self.icons else ("grid", "cards"))
-        number = int(rng.integers(PANELS[level][0], PANELS[level][1] + 1))
+        number = int(rng.integers(PANELS[level][0], PANELS[level][1] + 1)) * world.clutter
         self.pairs = self._pairs(world, number)
         self.title = "".join(pick(rng, LETTERS) for _ in range(int(rng.integers(2, 5))))
         self.texts = self._texts(number)
+        self._aligned = self.layout == "table" or (self.layout == "grid" and self.dense)
         self.boxes = self._boxes(number)
 
     def _pairs(self, world: World, number: int) -> list[Pair]:
-        """One attribute pair a panel, no colour twice, the panel asked about first."""
+        """One attribute pair a panel, the panel asked about first; where colours suffice, no colour twice."""
         target = pick(self.rng, world.target_pairs)
         pairs = [target]
         for pair in shuffled(self.rng, world.pairs):
-            if len(pairs) < number and all(pair[0] != other[0] for other in pairs):
+            free = pair not in pairs if self.dense else all(pair[0] != other[0] for other in pairs)
+            if len(pairs) < number and free:
                 pairs.append(pair)
         return pairs
 
@@ -62,7 +72,7 @@ class _Page:
     def _boxes(self, number: int) -> list[Box]:
         """A box a panel, source pixels, in the places that the layout allows."""
         u, (width, height) = self.unit, self.size
-        columns = 1 if self.layout in ("list", "table") and number <= 5 else 2
+        columns = self._columns(number)
         rows = -(-number // columns)
         top = TITLE_HEIGHT * u
         slot_w, slot_h = width / columns, (height - top) / rows
@@ -73,15 +83,26 @@ class _Page:
         boxes = []
         for (x, y), text in zip(slots, self.texts, strict=False):
             room = slot_w - (14 * u if self.icons else 2 * u)
-            panel_w = min(room, max(12 * u, text_width(text, self._text_height()) + 4 * u))
+            panel_w = min(room, self._panel_width(text, panel_h, room))
             left = x + (13 * u if self.icons else u)
-            if self.layout == "table":
-                dx = 0.0
-            else:
-                dx = self.rng.uniform(0, max(0.0, x + slot_w - u - panel_w - left))
-            dy = self.rng.uniform(0, max(0.0, slot_h - panel_h - 1))
+            dx = 0.0 if self._aligned else self.rng.uniform(0, max(0.0, x + slot_w - u - panel_w - left))
+            dy = 0.0 if self._aligned and self.dense else self.rng.uniform(0, max(0.0, slot_h - panel_h - 1))
             boxes.append((round(left + dx), round(y + dy), round(left + dx + panel_w), round(y + dy + panel_h)))
         return [boxes[i] for i in self._order(number)]
+
+    def _columns(self, number: int) -> int:
+        """Number of columns of slots."""
+        if self.dense:  # slots about twice as wide as high
+            return max(2, round(math.sqrt(number * self.size[0] / self.size[1] / 2)))
+        return 1 if self.layout in ("list", "table") and number <= 5 else 2
+
+    def _panel_width(self, text: str, panel_h: float, room: float) -> float:
+        """Wanted width of a panel, source pixels; `room` is what its slot has."""
+        written = text_width(text, self._text_height())
+        if not self.dense:
+            return max(12 * self.unit, written + 4 * self.unit)
+        share = 0.8 if self._aligned else self.rng.uniform(0.45, 0.85)
+        return max(written + 2 * panel_h, share * room)  # an icon fits left of the string
 
     def _order(self, number: int) -> list[int]:
         """Which slot each panel takes: the panel asked about stands anywhere."""
@@ -93,7 +114,7 @@ class _Page:
         return order
 
     def _text_height(self) -> float:
-        return max(LEAST_TEXT, 2.7 * self.unit)
+        return max(LEAST_TEXT, 2.7 * self.text_unit)
 
     def _marks(self) -> list[Mark]:
         u = self.unit
@@ -107,6 +128,8 @@ class _Page:
                 marks.append(
                     Mark(shape, (round(box[0] - side - u), box[1], round(box[0] - u), box[1] + round(side)), colour)
                 )
+            elif self.dense:
+                marks.append(_inner_icon(shape, box, contrast(fill)))
         return marks
 
     def _canvases(self) -> tuple[Canvas, ...]:
@@ -114,7 +137,9 @@ class _Page:
 
     def _name(self, index: int) -> str:
         colour, shape = self.pairs[index]
-        return f"next to the {colour} {shape}" if self.icons else f"in the {colour} panel"
+        if self.icons:
+            return f"next to the {colour} {shape}"
+        return f"in the {colour} panel with the {shape}" if self.dense else f"in the {colour} panel"
 
     def _draft(self, question: str, answer: str, kind: str, needs: bool, box: Box) -> Draft:
         return Draft(question, self._canvases(), (answer,), kind, needs, Cue(box))
@@ -158,3 +183,10 @@ class _Page:
         return self._draft(
             f"Which colour is the highest {thing}?", self.pairs[first][0], "text", False, self.boxes[first]
         )
+
+
+def _inner_icon(shape: str, panel: Box, ink: str) -> Mark:
+    """An icon at the left end of a panel, source pixels."""
+    x1, y1, _, y2 = panel
+    gap = round(0.15 * (y2 - y1))
+    return Mark(shape, (x1 + gap, y1 + gap, x1 + y2 - y1 - gap, y2 - gap), ink, ink=ink)

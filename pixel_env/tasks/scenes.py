@@ -27,6 +27,8 @@ from pixel_env.tasks.world import (
 OBJECTS = {1: (3, 4), 2: (5, 6), 3: (7, 9)}
 SAME_COLOUR = {1: 0, 2: 1, 3: 2}
 """Near misses a level: objects that share the target's colour and differ in shape."""
+MOST_OBJECTS = 64
+"""Places drawn for a scene, of the hundreds that a large canvas has; there are no more attribute pairs than these."""
 SIDES = ("leftmost", "rightmost", "topmost", "bottommost")
 RELATIONS = ("left of", "right of", "above", "below")
 TRAY_SHAPES = ("square", "circle", "hexagon")
@@ -96,7 +98,7 @@ def _scene(
     if adjacent:
         places = _neighbours_first(places)
     glyphs = [pick(rng, DIGITS + LETTERS) for _ in pairs]
-    boxes = [jittered(rng, place, rng.uniform(9, 13) * unit) for place in places]
+    boxes = [jittered(rng, place, rng.uniform(9, 13) * unit) for place in places[:MOST_OBJECTS]]
     return size, [glyph_mark(pair, box, glyph) for pair, box, glyph in zip(pairs, boxes, glyphs, strict=False)]
 
 
@@ -190,7 +192,7 @@ def _relation(rng: np.random.Generator, world: World, level: int) -> Draft:
     wanted = pick(rng, RELATIONS)
     size, marks = _scene(rng, world, level, targets=2)
     a, b = find(marks, marks[0].name), find(marks, marks[1].name)
-    if relation(a, b, 12 * world.unit(size)) != wanted:
+    if relation(a, b, 12 * world.unit(size) * world.clutter) != wanted:
         raise Unlucky
     question = f"Where is the {a.name}, seen from the {b.name}?"
     cue = Cue(union(a.box, b.box))

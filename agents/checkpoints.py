@@ -1,0 +1,43 @@
+"""Checkpoints that survive a kill, and that are really loaded again."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+COMPLETE = "complete"
+"""A file of this name in a checkpoint says that all of it was written."""
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint once all of it is written, so that one cut short by a kill is never resumed from.
+
+    The trainer has to keep two checkpoints: it removes the old one before the new one is marked.
+    """
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the mark; the trainer calls this last."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            (folder / COMPLETE).touch()
+
+
+def last_checkpoint(out: str | Path) -> Path | None:
+    """Return the newest complete checkpoint in a trainer's folder and remove those that are not complete."""
+    found = sorted(Path(out).glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    for folder in found:
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder)
+    complete = [folder for folder in found if folder.exists()]
+    return complete[-1] if complete else None
+
+
+def load_weights(model: Any, checkpoint: str | Path) -> None:
+    """Load the weights of a checkpoint into `model`, every one of them.
+
+    The trainer's own way is not enough: Qwen2.5-VL is saved under the names of its first release, which only
+    `from_pretrained` translates. The trainer finds none of its names, warns, and goes on with the weights it has.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())

@@ -1,0 +1,165 @@
+"""Expert trajectories for the warm start, made from the cue of each task and played in the environment.
+
+After the recipe of Pixel Reasoner (arXiv 2505.15966, section 3 and Table 2): look at the whole, announce an operation,
+call it, say what came back, answer. Some trajectories begin with a mistake and recover. Where the paper asks GPT-4o
+what a crop shows, here geometry says it. Mistakes are played but not trained: `Turn.trained` is False on them.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from agents.expert import Expert, UnsuitedError
+from pixel_env.rollout import Episode, Policy, rollout
+from pixel_env.tasks import TaskSet
+from pixel_env.trajectory import Trajectory
+
+LOOKS: dict[str, tuple[str, ...]] = {
+    "single": ("right",),
+    "recrop_once": ("wrong", "right"),
+    "recrop_twice": ("wrong", "wrong", "right"),
+    "zoom_further": ("large", "right"),
+    "reselect": ("wrong", "right"),
+    "textual": (),
+}
+"""Kind of demonstration: its operations, of which only the right ones are trained."""
+
+IMAGE_MIX = {"single": 0.3, "recrop_once": 0.2, "recrop_twice": 0.2, "zoom_further": 0.3}
+VIDEO_MIX = {"single": 0.9, "reselect": 0.1}
+TEXTUAL_SHARE = 2000 / 7500
+"""The proportions of the paper (Table 2 and section 5)."""
+
+
+def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str) -> Trajectory:
+    """Play one demonstration.
+
+    Args:
+        task: index or id in the environment's task set; all kinds but "textual" need its cue.
+        env: where it is played.
+        rng: draws boxes, frames and wording.
+        kind: a key of `LOOKS`; "reselect" is for videos, those with "crop" or "zoom" are for images.
+
+    Returns:
+        A trajectory of that kind with a right answer; `trained` is False on turns with a deliberate mistake.
+
+    Raises:
+        UnsuitedError: no such boxes or frames exist for this task, or the budget of turns is too small.
+    """
+    if kind not in LOOKS:
+        raise ValueError(f"expected kind to be one of {', '.join(LOOKS)}, got {kind!r}")
+    episode = Episode(env)
+    episode.reset(task, seed=int(rng.integers(2**31)))
+    if episode.error is not None:
+        raise UnsuitedError(episode.error)
+    expert = Expert(env, rng)
+    _check_suited(expert, kind)
+    for aim in LOOKS[kind]:
+        episode.step(expert.look(aim))
+    episode.step(expert.answer())
+    trajectory = episode.trajectory(kind)
+    assert trajectory.correct and not trajectory.num_errors, trajectory
+    trained = [aim == "right" for aim in LOOKS[kind]] + [True]
+    turns = (dataclasses.replace(turn, trained=flag) for turn, flag in zip(trajectory.turns, trained, strict=True))
+    return dataclasses.replace(trajectory, turns=tuple(turns))
+
+
+def _check_suited(expert: Expert, kind: str) -> None:
+    """Raise UnsuitedError where the medium, the cue or the turns do not allow the kind."""
+    cue, turns = expert.task.cue, len(LOOKS[kind]) + 1
+    if turns > expert.env.view_settings.max_turns:
+        raise UnsuitedError(f"a demonstration of kind {kind} needs {turns} turns")
+    if kind == "textual":
+        return
+    if kind not in (VIDEO_MIX if expert.is_video else IMAGE_MIX):
+        raise UnsuitedError(f"a demonstration of kind {kind} is not for media of kind {expert.source.kind}")
+    if cue is None or not (cue.frames if expert.is_video else cue.box):
+        raise UnsuitedError("the task has no cue")
+
+
+def demonstrations(
+    env_id: str,
+    count: int,
+    /,
+    *,
+    seed: int = 0,
+    textual_share: float = TEXTUAL_SHARE,
+    image_mix: Mapping[str, float] = IMAGE_MIX,
+    video_mix: Mapping[str, float] = VIDEO_MIX,
+    sampler: Policy | None = None,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> list[Trajectory]:
+    """Make `count` demonstrations in random order.
+
+    Args:
+        env_id: id for `gymnasium.make`.
+        count: how many.
+        seed: of the tasks, the kinds, boxes and wording.
+        textual_share: share of answers without operations, asked of tasks that need none where there are any.
+        image_mix: kinds of the others for images, with their shares.
+        video_mix: the same for videos.
+        sampler: the policy whose own direct and right answers are taken as textual ones, as in the paper; those that it
+            does not give come from templates.
+        progress: show a progress bar.
+        **env_kwargs: for `gymnasium.make`.
+    """
+    rng = np.random.default_rng(seed)
+    env = gym.make(env_id, **env_kwargs)
+    tasks: TaskSet = env.unwrapped.tasks  # type: ignore[attr-defined]
+    textual = round(count * textual_share)
+    made: list[Trajectory] = []
+    if sampler is not None and textual:
+        made = _sampled(sampler, env_id, tasks, textual, rng, progress, env_kwargs)
+    with tqdm(total=count, initial=len(made), desc="demonstrations", disable=not progress) as bar:
+        while len(made) < count:
+            wanted = len(made) < textual
+            index = _easy_task(tasks, rng) if wanted else int(rng.integers(len(tasks)))
+            task = tasks[index]
+            if not wanted and task.needs_operation is False:
+                continue
+            mix = {"textual": 1.0} if wanted else video_mix if task.media.kind == "video" else image_mix
+            kind = str(rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values())))
+            try:
+                made.append(demonstrate(index, env, rng, kind))
+            except UnsuitedError:
+                continue
+            bar.update()
+    env.close()
+    return [made[int(k)] for k in rng.permutation(len(made))]
+
+
+def _easy_task(tasks: TaskSet, rng: np.random.Generator) -> int:
+    """Return the index of a task whose first view is enough, if one turns up in 50 draws."""
+    for index in rng.integers(len(tasks), size=50).tolist():
+        if tasks[index].needs_operation is False:
+            break
+    return int(index)
+
+
+def _sampled(
+    sampler: Policy,
+    env_id: str,
+    tasks: TaskSet,
+    count: int,
+    rng: np.random.Generator,
+    progress: bool,
+    env_kwargs: dict[str, Any],
+) -> list[Trajectory]:
+    """Return at most `count` right answers that a policy gives at once, out of four times as many tries."""
+    accepted: list[Trajectory] = []
+    for _ in range(4):
+        asked = [_easy_task(tasks, rng) for _ in range(count)]
+        played = rollout(sampler, env_id, asked, seed=int(rng.integers(2**31)), progress=progress, **env_kwargs)
+        accepted += [t for t in played if t.error is None and t.correct and len(t.turns) == 1]
+        if len(accepted) >= count:
+            break
+    return [dataclasses.replace(trajectory, kind="textual") for trajectory in accepted[:count]]
+
+
+def kinds(trajectories: Sequence[Trajectory]) -> dict[str, int]:
+    """Return how many trajectories there are of each kind."""
+    return {kind: sum(t.kind == kind for t in trajectories) for kind in LOOKS}

@@ -1,0 +1,226 @@
+"""The expert of the demonstrations: where it looks, right or deliberately wrong, and what it says.
+
+It knows the cue of the task, and of drawn sources the list of everything in them, so its remarks are exact.
+"""
+
+import math
+import re
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agents.boxes import area, around, inside, on_view, overlap, scale, shape
+from agents.micro_lessons import Thing, things
+from pixel_env import operations
+from pixel_env.actions import Answer, CropImage, SelectFrames, render
+from pixel_env.env import PixelReasonEnv
+from pixel_env.grading import grade
+from pixel_env.media import Box
+from pixel_env.operations import View
+from pixel_env.tasks import DrawnSource, Task
+from pixel_env.tasks.world import pick
+
+AREA = (1.5, 9.0)
+"""Area of a right box in areas of the cue."""
+LEAST_GAIN = 2.0
+"""A right crop shows the cue at least this much larger than the first view; below it, it could not be read."""
+LARGE_SHARE = (0.3, 0.8)
+"""Area of a box that is far too large, as a share of the image."""
+MOST_FRAMES = 3
+"""Frames in one selection: as many as it takes to read what an event shows, and to compare two."""
+
+# The sentences of the expert. A micro model learns them word by word: short, few words, those of the questions.
+_FIRST = ("{Target} is too small to read.", "{Target} is small in image 1.", "Image 1 is too small for {target}.")
+_FIRST_VIDEO = ("{Target} is too small to read.", "The frames are too small for {target}.")
+_FIRST_FRAMES = ("{Target} is too small in frame {frame}.", "{Target} appears in frame {frame}.")
+_ANNOUNCE = ("Locate {target}.", "Look closer at {target}.", "Zoom in on {target}.")
+_ANNOUNCE_VIDEO = ("Look closer at the frames.", "Select the frames.", "Show the frames larger.")
+_WRONG = ("{Target} is not in image {image}.", "Image {image} does not show {target}.")
+_WRONG_NAMED = ("Image {image} shows {seen}, not {target}.", "This is {seen}, not {target}.")
+_WRONG_VIDEO = ("{Target} is not in frame {frame}.", "Frame {frame} does not show {target}.")
+_LARGE = ("{Target} is in image {image}, still too small.", "Image {image} shows {target}, but too small.")
+_RIGHT = ("Image {image} shows it: {facts}.", "{Facts}.")
+_RIGHT_UNKNOWN = ("Image {image} shows {target}.", "{Target} is visible in image {image}.")
+_TEXTUAL = ("Image 1 is enough.", "It is visible in image 1.")
+_TEXTUAL_VIDEO = ("The frames are enough.", "It is visible in the frames.")
+_FINAL = ("{box}", "The answer is {box}")
+
+# What a question asks about, in its own words: letters, digits and spaces only, so it can neither call nor answer.
+_TARGETS = (
+    r"on (the [\w ]+)\?$",
+    r"^Do (the [\w ]+ and the [\w ]+) carry",
+    r"next to (the [\w ]+)\?$",
+    r"in (the [\w ]+?)(?: together)?\?$",
+    r"is (the (?:icon|panel) [\w ]+)\?$",
+    r"does (the [\w ]+) first",
+    r"^Which (digit) appears",
+)
+
+
+class UnsuitedError(ValueError):
+    """The task does not allow a demonstration of the wanted kind."""
+
+
+class Expert:
+    """Speaks and calls in one episode; knows the cue."""
+
+    def __init__(self, env: gym.Env[Any, str], rng: np.random.Generator) -> None:
+        """Speak in the episode that `env` has just begun; `rng` draws boxes, frames and wording."""
+        bare = env.unwrapped
+        assert isinstance(bare, PixelReasonEnv)
+        self.env = bare
+        self.rng = rng
+        self.task: Task = self.env.task
+        self.source = self.task.media
+        self.is_video = self.source.kind == "video"
+        self.num_first = len(self.env.shown)
+        self.target = target(self.task.question)
+        self.aim = ""  # of the last look
+        self.frames: tuple[int, ...] = (0,)
+
+    def look(self, aim: str) -> str:
+        """Write a turn with an operation: "right", "wrong" or far too "large"."""
+        remark, action = self._remark() if self.aim else "", self._frames(aim) if self.is_video else self._crop(aim)
+        opening, announcement = (_FIRST_VIDEO, _ANNOUNCE_VIDEO) if self.is_video else (_FIRST, _ANNOUNCE)
+        if isinstance(action, SelectFrames):
+            self.frames = action.frames
+            opening = _FIRST_FRAMES if aim == "right" else opening
+        self.aim = aim
+        remark = remark or self._say(pick(self.rng, opening))
+        return f"{remark} {self._say(pick(self.rng, announcement))} {render(action)}"
+
+    def answer(self) -> str:
+        """Write the last turn."""
+        remark = self._remark() if self.aim else pick(self.rng, _TEXTUAL_VIDEO if self.is_video else _TEXTUAL)
+        return f"{remark} {pick(self.rng, _FINAL).format(box=render(Answer(boxed(self.task))))}"
+
+    def _remark(self) -> str:
+        """Say what the last look showed."""
+        if self.aim == "right":
+            facts = self._facts()
+            return self._say(pick(self.rng, _RIGHT if facts else _RIGHT_UNKNOWN), facts=facts)
+        if self.aim == "large":
+            return self._say(pick(self.rng, _LARGE))
+        if self.is_video:
+            return self._say(pick(self.rng, _WRONG_VIDEO))
+        seen = [f"the {thing.name}" for thing in self._things() if inside(thing.box, self.env.shown[-1].region)]
+        return self._say(pick(self.rng, _WRONG_NAMED if seen else _WRONG), seen=" and ".join(seen[:2]))
+
+    def _say(self, text: str, **words: str) -> str:
+        numbers = [str(frame + 1) for frame in self.frames]
+        words |= {"target": self.target, "image": str(len(self.env.shown)), "frame": ", ".join(numbers)}
+        words |= {name.capitalize(): word[:1].upper() + word[1:] for name, word in words.items()}
+        return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), text)
+
+    # --- what geometry tells ---
+
+    def _things(self, frame: int = 0) -> list[Thing]:
+        """All that is drawn in a frame of the source; nothing is known about a source from a file."""
+        return things(self.source.canvases[frame]) if isinstance(self.source, DrawnSource) else []
+
+    def _facts(self) -> str:
+        """What the evidence says, such as "the red circle says 7"."""
+        assert self.task.cue is not None
+        found: list[str] = []
+        shown = self.env.shown[self.num_first :] if self.is_video else self.env.shown[-1:]
+        for view in shown:
+            region = view.region if self.is_video or self.task.cue.box is None else self.task.cue.box
+            found += [
+                fact(thing, self.task.question) for thing in self._things(view.frame) if inside(thing.box, region)
+            ]
+        return ", ".join(dict.fromkeys(found))
+
+    # --- boxes ---
+
+    def _crop(self, aim: str) -> CropImage:
+        """Return a crop of the wanted kind, checked with the operation itself."""
+        shown, settings = self.env.shown, self.env.view_settings
+        parent = len(shown) - 1 if self.aim == "large" and self.rng.random() < 0.5 else 0
+        for _ in range(200):
+            bbox = on_view(self._region(aim), shown[parent], settings.coordinates)
+            action = CropImage(bbox, image=parent)
+            result = operations.crop_image(action, shown, self.source, settings)
+            if result.views and self._fits(aim, result.views[0]):
+                return action
+        raise UnsuitedError(f"no {aim} box found")
+
+    def _region(self, aim: str) -> Box:
+        """Propose a region in source pixels."""
+        assert self.task.cue is not None and self.task.cue.box is not None
+        cue, whole = self.task.cue.box, (0.0, 0.0, float(self.source.width), float(self.source.height))
+        if aim == "large":
+            factor = self.rng.uniform(*LARGE_SHARE) * area(whole) / area(cue)
+            return around(self.rng, cue, factor, whole, stretch=math.sqrt(shape(whole) / shape(cue)))
+        factor = math.exp(self.rng.uniform(*np.log(AREA)))
+        if aim == "right":
+            return around(self.rng, cue, factor, whole)
+        others = [thing.box for thing in self._things() if not overlap(thing.box, cue)]
+        if others and self.rng.random() < 0.7:  # the mistakes of a policy are mostly the wrong thing, seldom nothing
+            return around(self.rng, pick(self.rng, others), factor, whole)
+        x, y = self.rng.uniform(0, whole[2]), self.rng.uniform(0, whole[3])
+        return around(self.rng, (x, y, x + cue[2] - cue[0], y + cue[3] - cue[1]), factor, whole)
+
+    def _fits(self, aim: str, view: View) -> bool:
+        assert self.task.cue is not None and self.task.cue.box is not None
+        cue, first = self.task.cue.box, self.env.shown[0]
+        if aim == "wrong":
+            return not overlap(view.region, cue)
+        ratio = area(view.region) / area(cue)
+        gain = scale(view) / scale(first)
+        if not inside(cue, view.region):
+            return False
+        if aim == "large":
+            return ratio > AREA[1] and gain < LEAST_GAIN
+        return AREA[0] <= ratio <= AREA[1] and gain >= LEAST_GAIN
+
+    # --- frames ---
+
+    def _frames(self, aim: str) -> SelectFrames:
+        """Return frames of the cue, or frames that show nothing of it."""
+        assert self.task.cue is not None
+        shown = np.array([view.frame for view in self.env.shown[: self.num_first]])
+        cue = sorted({int(np.abs(shown - frame).argmin()) for frame in self.task.cue.frames})
+        most = min(MOST_FRAMES, self.env.view_settings.max_selected_frames)
+        if aim == "right":
+            spread = np.linspace(0, len(cue) - 1, min(len(cue), most)).round().astype(int)
+            return SelectFrames(tuple(cue[k] for k in spread))
+        others = [k for k in range(self.num_first) if k not in cue]
+        if not others:
+            raise UnsuitedError("no frames without evidence")
+        number = int(self.rng.integers(1, min(most, len(others)) + 1))
+        start = int(self.rng.integers(len(others) - number + 1))
+        return SelectFrames(tuple(others[start : start + number]))
+
+
+def target(question: str) -> str:
+    """Return what a question asks about, in its own words.
+
+    >>> target("Which digit is on the red circle?"), target("How many people are waving?")
+    ('the red circle', 'what is asked')
+    """
+    for pattern in _TARGETS:
+        if found := re.search(pattern, question):
+            return found[1] if found[1].startswith("the ") else f"the {found[1]}"
+    return "what is asked"
+
+
+def fact(thing: Thing, question: str) -> str:
+    """Return what can be read or counted in a thing, as far as the question wants it."""
+    if thing.dots is None:
+        return f"the {thing.name} says {thing.text}" if thing.text else f"the {thing.name}"
+    black, white = thing.dots
+    if "black" in question or "white" in question:
+        return f"the {thing.name} has {black} black, {white} white dots"
+    return f"the {thing.name} has {black + white} dots"
+
+
+def boxed(task: Task) -> str:
+    """Return the right answer as it goes into the box: as the task words it, with its letter where it needs one.
+
+    The exact text of an option is an answer, but the text "B" would be read as option (B).
+    """
+    answer = task.answers[0]
+    if task.answer_kind == "choice" and not grade(task, answer).correct:
+        return f"({chr(ord('A') + task.choices.index(answer))}) {answer}"
+    return answer

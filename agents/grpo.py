@@ -1,0 +1,381 @@
+"""Curiosity-driven RL: group-relative policy optimisation (GRPO) over whole episodes, a thin layer over TRL's trainer.
+
+TRL makes advantages, loss, schedule and checkpoints. Replaced are the rollouts (`agents.engine` plays the environment)
+and the rewards (exact over each group, also across processes). Both are private methods of TRL, hence its pinned
+version. There is no KL term and no reference model, as in the paper.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from accelerate.utils import gather
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
+from agents.conversation import ChatEncoder
+from agents.engine import Engine, Sample, restrict_vocabulary
+from agents.group_rewards import columns, group_rewards, step_metrics, table
+from agents.sft import ProgressBar
+from pixel_env.rollout import Episode
+from pixel_env.trajectory import save_jsonl
+
+PATIENCE = 3
+"""Steps in a row that may be skipped because loss or gradient is not finite."""
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    """How to train.
+
+    Attributes:
+        steps: Optimizer steps.
+        prompts: Tasks played at a time, each `group_size` times.
+        group_size: G, rollouts a task.
+        updates: Optimizer steps made of one batch of rollouts.
+        learning_rate: Peak rate of Adam; the paper has 1e-6 for 7B.
+        schedule: Course of the rate after a warm-up of 3% of the steps.
+        temperature: Of the rollouts, and so of the policy that is trained.
+        epsilon: The ratio of probabilities is clipped at 1 - epsilon ...
+        epsilon_high: ... and at 1 + epsilon_high.
+        scale_rewards: Advantages are divided by the standard deviation of their group, of the batch, or by nothing.
+        loss_type: How tokens are weighted: "dapo" all alike, "grpo" by 1 / length of their rollout, "dr_grpo" alike
+            with a constant norm.
+        train_on_cut: Whether a rollout that its token budget ended carries loss. It counts as a failure either way.
+        max_new_tokens: Most tokens of a turn.
+        max_completion_tokens: Most tokens of a rollout behind the prompt.
+        max_grad_norm: The gradient is scaled down to this norm.
+        batch_size: Most rollouts in one forward and backward pass.
+        gradient_checkpointing: Saves memory, costs time.
+        save_steps: Optimizer steps between checkpoints; the last two are kept.
+        seed: Of the order of tasks and of the sampling.
+    """
+
+    steps: int = 100
+    prompts: int = 16
+    group_size: int = 8
+    updates: int = 1
+    learning_rate: float = 2e-5
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    temperature: float = 1.0
+    epsilon: float = 0.2
+    epsilon_high: float = 0.35
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    train_on_cut: bool = False
+    max_new_tokens: int = 160
+    max_completion_tokens: int = 1024
+    max_grad_norm: float = 1.0
+    batch_size: int = 32
+    gradient_checkpointing: bool = False
+    save_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(f"expected group_size of at least 2, rollouts that can be compared, got {self.group_size}")
+        if self.temperature <= 0:
+            raise ValueError(f"expected temperature above 0, the policy is sampled, got {self.temperature}")
+        if self.prompts * self.group_size % self.updates or self.save_steps % self.updates:
+            raise ValueError(
+                f"expected updates to divide prompts * group_size = {self.prompts * self.group_size} "
+                f"and save_steps = {self.save_steps}, got {self.updates}"
+            )
+
+
+def correctness(**_: Any) -> None:
+    """Name of a column; `CuriosityGRPOTrainer._calculate_rewards` fills all three."""
+    raise AssertionError("rewards are computed for whole groups")
+
+
+def curiosity(**_: Any) -> None:
+    """Name of a column."""
+    correctness()
+
+
+def operation_penalty(**_: Any) -> None:
+    """Name of a column."""
+    correctness()
+
+
+class CuriosityGRPOTrainer(GRPOTrainer):
+    """`GRPOTrainer` whose prompts are task indices, played in `PixelReasonEnv`.
+
+    Attributes:
+        skipped_steps: Optimizer steps that were skipped because loss or gradient was not finite.
+        gave_up: Whether there were too many of them in a row.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: ChatEncoder,
+        env_id: str,
+        env_kwargs: Mapping[str, Any],
+        config: RLConfig,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare training.
+
+        Args:
+            model: A Qwen2.5-VL.
+            encoder: Its chat template.
+            env_id: Id for `gymnasium.make`.
+            env_kwargs: Its arguments; the constants of the reward are read from the environment.
+            config: How to train.
+            **kwargs: `args`, `train_dataset` and `callbacks` for the trainer.
+        """
+        self._make = lambda: Episode(gym.make(env_id, **env_kwargs))
+        self._episodes = [self._make()]
+        self._reward_settings = self._episodes[0].env.unwrapped.reward_settings  # type: ignore[attr-defined]
+        self._config = config
+        self._engine = Engine(
+            model,
+            encoder,
+            max_new_tokens=config.max_new_tokens,
+            max_completion_tokens=config.max_completion_tokens,
+            temperature=config.temperature,
+        )
+        self.skipped_steps, self._skipped_in_a_row, self.gave_up = 0, 0, False
+        self._loss_is_finite = True
+        functions = [correctness, curiosity, operation_penalty]
+        super().__init__(model, functions, processing_class=encoder.processor, **kwargs)
+        self.tools = [self._make]  # not called; TRL accepts images inside a completion only where there are tools
+
+    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+        """Play the tasks (contiguous in groups, which may straddle processes) instead of completing prompts."""
+        begun = time.perf_counter()
+        process = self.accelerator.process_index
+        rng = np.random.default_rng([self._config.seed, self.state.global_step, process])
+        self._engine.generator.manual_seed(int(rng.integers(2**62)))
+        self._episodes += [self._make() for _ in range(len(prompts) - len(self._episodes))]
+        for episode, prompt in zip(self._episodes, prompts, strict=False):
+            episode.reset(int(prompt), int(rng.integers(2**31)))
+        groups = [[self._episodes[row] for row in rows] for rows in _runs(prompts)]
+        with self.accelerator.autocast():
+            self._samples = self._engine.rollout(groups)
+        seconds = time.perf_counter() - begun
+        metrics = self._metrics["train"]
+        metrics["rollouts_per_second"].append(len(prompts) / seconds * self.accelerator.num_processes)
+        tokens = sum(sum(sample.policy_mask) for sample in self._samples)
+        metrics["tokens_per_second"].append(tokens / seconds * self.accelerator.num_processes)
+        if self.state.global_step % self.args.save_steps == 0 and self.accelerator.is_main_process:
+            path = Path(self.args.output_dir) / f"rollouts-{self.state.global_step}.jsonl"
+            save_jsonl(path, [sample.trajectory for sample in self._samples])
+        return self._for_trl(self._samples)
+
+    def _for_trl(self, samples: Sequence[Sample]) -> tuple[Any, ...]:
+        """What TRL's `_generate` returns. Images are given as those of tools, so that TRL looks for all their pads."""
+        masks = [
+            [0] * len(s.policy_mask) if s.cut and not self._config.train_on_cut else s.policy_mask for s in samples
+        ]
+        prompts, completions = [s.prompt_ids for s in samples], [s.completion_ids for s in samples]
+        images = [s.images for s in samples]
+        return prompts, completions, masks, [""] * len(samples), None, {}, images, images
+
+    def _calculate_rewards(self, *_: Any) -> torch.Tensor:
+        """Terms of the rewards (N, 3) of all processes, process by process."""
+        videos = [e.env.unwrapped.task.media.kind == "video" if e.error is None else False for e in self._episodes]  # type: ignore[attr-defined]
+        rows = columns(self._samples, videos[: len(self._samples)])
+        rollouts = table(gather(torch.from_numpy(rows).float().to(self.accelerator.device)).double().cpu().numpy())
+        rewards = group_rewards(rollouts, self.num_generations, self._reward_settings)
+        metrics = step_metrics(rollouts, rewards, self.num_generations) | {"skipped_steps": self.skipped_steps}
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+        return torch.from_numpy(rewards).float().to(self.accelerator.device)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss of the rollouts that have an advantage: the others have no gradient, only a price."""
+        rows = inputs["advantages"].nonzero()[:, 0]
+        if not len(rows):
+            rows = rows.new_zeros(1)
+        loss = super()._compute_loss(model, chosen_rows(inputs, rows))
+        entropies = self._metrics["train"]["entropy"]
+        entropies.pop()  # of these rollouts only; `step_metrics` has that of all
+        if not entropies:  # a later update of the same rollouts
+            del self._metrics["train"]["entropy"]
+        if self.loss_type == "dapo":  # divides by the tokens of all rollouts, the others by the rows they get
+            return loss
+        return loss * (len(rows) / len(inputs["advantages"]))
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass; a step with a loss or gradient that is not finite is left out."""
+        loss = super().training_step(*args, **kwargs)
+        self._loss_is_finite &= bool(loss.isfinite())
+        if self.accelerator.sync_gradients:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = self._loss_is_finite and all(bool(gradient.isfinite().all()) for gradient in gradients)
+            votes = self.accelerator.reduce(torch.tensor(float(finite), device=loss.device), reduction="sum")
+            self._loss_is_finite = True
+            if int(votes) == self.accelerator.num_processes:
+                self._skipped_in_a_row = 0
+            else:
+                self._skip()
+        return loss
+
+    def _skip(self) -> None:
+        """Leave out an optimizer step: Adam does not touch weights without a gradient."""
+        self.model.zero_grad(set_to_none=True)
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= PATIENCE:
+            self.gave_up = True
+            self.control.should_save = self.control.should_training_stop = True
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(self.model, resume_from_checkpoint)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card: TRL would write one beside every checkpoint."""
+
+
+PER_ROW = (
+    "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps",
+    "mm_token_type_ids",
+)  # fmt: skip
+"""Inputs of TRL's loss with one row a rollout."""
+
+
+def chosen_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """Some rows of the inputs of TRL's loss, without the columns that are padding in all of them.
+
+    Args:
+        inputs: `prompt_*` are (B, P), padded on the left, the other tokens (B, C), padded on the right;
+            `mm_token_type_ids` (B, P + C); `num_images` a list of B, their patches and grids one after another.
+        rows: (R,) indices, ascending.
+    """
+    chosen = dict(inputs) | {name: inputs[name][rows] for name in PER_ROW if inputs.get(name) is not None}
+    width = inputs["prompt_ids"].shape[1]
+    first = width - int(chosen["prompt_mask"].sum(1).max())
+    last = int(chosen["completion_mask"].sum(1).max())
+    for name in ("prompt_ids", "prompt_mask"):
+        chosen[name] = chosen[name][:, first:]
+    for name in ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps"):
+        if chosen.get(name) is not None:
+            chosen[name] = chosen[name][:, :last]
+    if inputs.get("image_grid_thw") is not None:
+        chosen["mm_token_type_ids"] = chosen["mm_token_type_ids"][:, first : width + last]
+        counts = torch.tensor(inputs["num_images"])
+        of_row = torch.arange(len(counts)).repeat_interleave(counts)
+        image = torch.isin(of_row, rows.cpu()).to(inputs["image_grid_thw"].device)
+        patch = image.repeat_interleave(inputs["image_grid_thw"].prod(dim=1))
+        chosen["image_grid_thw"], chosen["pixel_values"] = (
+            inputs["image_grid_thw"][image],
+            inputs["pixel_values"][patch],
+        )
+        chosen["num_images"] = counts[rows.cpu()].tolist()
+    return chosen
+
+
+def _runs(prompts: Sequence[str]) -> Iterator[list[int]]:
+    """Indices of equal neighbours."""
+    for _, run in groupby(range(len(prompts)), key=lambda row: prompts[row]):
+        yield list(run)
+
+
+def reinforce(
+    model: Any,
+    processor: Any,
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    out: str | Path,
+    config: RLConfig,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = True,
+) -> None:
+    """Train `model` in place.
+
+    Args:
+        model: A Qwen2.5-VL.
+        processor: Its processor.
+        env_id: Id for `gymnasium.make`.
+        env_kwargs: Its arguments; `alpha=0` leaves curiosity out.
+        out: Folder of checkpoints, TensorBoard events, and the rollouts of every step that follows a checkpoint.
+        config: How to train.
+        resume: Continue from the newest complete checkpoint in `out`, if there is one.
+        callbacks: For the trainer.
+        progress: Show a progress bar.
+
+    Raises:
+        RuntimeError: Loss or gradient was not finite several steps in a row; the state before is saved in `out`.
+    """
+    encoder = ChatEncoder(processor)
+    restrict_vocabulary(model, encoder)
+    bar = [ProgressBar("reinforce", ("reward", "correctness", "rapr"))] if progress else []
+    tasks = _task_indices(env_id, env_kwargs, config)
+    trainer = CuriosityGRPOTrainer(
+        model,
+        encoder,
+        env_id,
+        env_kwargs,
+        config,
+        args=_trl_config(out, config),
+        train_dataset=Dataset.from_dict({"prompt": [str(task) for task in tasks]}),
+        callbacks=[*bar, *callbacks, MarkComplete()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.gave_up:
+        raise RuntimeError(
+            f"loss or gradient was not finite in {PATIENCE} steps in a row, up to step {trainer.state.global_step}; "
+            f"the weights before them are in {out}; try a lower learning rate"
+        )
+
+
+def _task_indices(env_id: str, env_kwargs: Mapping[str, Any], config: RLConfig) -> list[int]:
+    """The tasks of a whole run, in order: every one before any comes again."""
+    env = gym.make(env_id, **env_kwargs)
+    available, wanted = len(env.unwrapped.tasks), -(-config.steps // config.updates) * config.prompts  # type: ignore[attr-defined]
+    env.close()
+    rng = np.random.default_rng([config.seed, 1])
+    rounds = [rng.choice(available, min(available, wanted), replace=False) for _ in range(-(-wanted // available))]
+    return np.concatenate(rounds)[:wanted].tolist()
+
+
+def _trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
+    """The settings in TRL's words."""
+    on_gpu = torch.cuda.is_available()
+    rows = config.prompts * config.group_size // int(os.environ.get("WORLD_SIZE", "1")) // config.updates
+    batch = max(size for size in range(1, min(rows, config.batch_size) + 1) if rows % size == 0)
+    return GRPOConfig(
+        output_dir=str(out),
+        max_steps=config.steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=rows // batch,
+        steps_per_generation=rows // batch * config.updates,
+        num_generations=config.group_size,
+        shuffle_dataset=False,  # the tasks come in the order of a run
+        max_completion_length=config.max_completion_tokens,
+        temperature=config.temperature,
+        beta=0.0,
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        scale_rewards=config.scale_rewards,
+        loss_type=config.loss_type,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        warmup_steps=int(0.03 * config.steps),
+        max_grad_norm=config.max_grad_norm,
+        activation_checkpointing=config.gradient_checkpointing,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+        seed=config.seed,
+    )

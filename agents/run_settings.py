@@ -1,0 +1,303 @@
+"""What a training run depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
+from pixel_env.settings import PRESETS
+from pixel_env.tasks import LEVELS, SUITES
+
+STAGES = ("warm_start", "rl")
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on; written to its config.json. The command line explains each."""
+
+    model: str
+    tasks: tuple[str, ...]
+    levels: tuple[int, ...]
+    preset: str
+    stages: tuple[str, ...]
+    seed: int
+    demonstrations: int
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    accumulation: int
+    freeze_vision: bool
+    rl_steps: int
+    prompts: int
+    group_size: int
+    rl_learning_rate: float
+    rl_batch_size: int
+    temperature: float
+    alpha: float
+    beta: float
+    threshold: float
+    limit: int
+    reward_variant: str
+    test_tasks: int
+    batch_episodes: int
+    max_new_tokens: int
+    max_completion_tokens: int
+    save_steps: int
+    gradient_checkpointing: bool
+
+    def env_kwargs(self, split: str) -> dict[str, Any]:
+        """Keyword arguments of the environment for a split."""
+        return {
+            "suite": list(self.tasks),
+            "difficulty": list(self.levels),
+            "preset": self.preset,
+            "split": split,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "threshold": self.threshold,
+            "limit": self.limit,
+            "reward_variant": self.reward_variant,
+        }
+
+
+class UsageError(Exception):
+    """What the caller has to change; told in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, so that all mistakes leave by the same door."""
+        raise UsageError(f"{message} (--help lists all options)")
+
+
+DERIVED: dict[str, dict[str, Any]] = {
+    "micro": {
+        "learning_rate": 3e-4,
+        "batch_size": 16,
+        "accumulation": 1,
+        "rl_learning_rate": 2e-5,
+        "rl_batch_size": 32,
+        "batch_episodes": 128,
+        "max_new_tokens": 160,
+        "max_completion_tokens": 1024,
+    },
+    "standard": {
+        "learning_rate": 1e-6,
+        "batch_size": 1,
+        "accumulation": 128,
+        "rl_learning_rate": 1e-6,
+        "rl_batch_size": 1,
+        "batch_episodes": 16,
+        "max_new_tokens": 1024,
+        "max_completion_tokens": 10_000,
+    },
+}
+"""What follows from the preset unless it is given: measured for the micro model, the paper's for real ones."""
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the command line; `description` is a title and, after an empty line, examples."""
+    title, _, rest = description.partition("\n\n")
+    main = _Parser(
+        prog="train_vlm.py",
+        usage="python agents/train_vlm.py [options]",
+        description=title,
+        epilog=f"examples:\n{rest}",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120),
+        allow_abbrev=False,
+    )
+    _add_run(main.add_argument_group("run"))
+    _add_training(main.add_argument_group("warm start"), main.add_argument_group("reinforcement learning"))
+    _add_reward(main.add_argument_group("reward (arXiv 2505.15966, section 4)"))
+    _add_machine(main.add_argument_group("evaluation and machine"))
+    return main
+
+
+Group = Any  # argparse keeps the class of its groups to itself
+
+
+def _add_run(group: Group) -> None:
+    suites, add = " ".join(SUITES), group.add_argument
+    base = Path(__file__).parent / "micro_base"
+    base = base.relative_to(Path.cwd()) if base.is_relative_to(Path.cwd()) else base
+    add(
+        "--model",
+        default=str(base),
+        help="Qwen2.5-VL to start from: a folder, or an id of the Hugging Face Hub (%(default)s)",
+    )
+    add(
+        "--tasks",
+        nargs="+",
+        choices=tuple(SUITES),
+        default=tuple(SUITES),
+        metavar="SUITE",
+        help=f"suites, mixed ({suites})",
+    )
+    add(
+        "--levels",
+        nargs="+",
+        type=int,
+        choices=LEVELS,
+        default=(1, 2),
+        metavar="LEVEL",
+        help="difficulties from 1 to 3, mixed (1 2)",
+    )
+    add(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="micro",
+        help="size of the pictures: micro for the micro model, standard for real ones (%(default)s)",
+    )
+    add(
+        "--stages",
+        nargs="*",
+        choices=STAGES,
+        default=STAGES,
+        metavar="STAGE",
+        help="none: only evaluate (warm_start rl)",
+    )
+    add("--seed", type=int, default=0, help="of tasks, orders and sampling (%(default)s)")
+    add("--out", type=Path, help="run folder (runs/vlm-DATE-TIME)")
+    add(
+        "--resume", action="store_true", help="continue the run in --out, or the newest in runs/, with its own settings"
+    )
+
+
+def _add_training(warm: Group, rl: Group) -> None:
+    add = warm.add_argument
+    add("--demonstrations", type=int, default=3000, help="expert trajectories; the paper has 7500 (%(default)s)")
+    add("--epochs", type=int, default=2, help="passes over them (%(default)s)")
+    add("--learning-rate", type=float, help=f"peak rate ({_derived('learning_rate')})")
+    add("--batch-size", type=int, help=f"trajectories a forward pass ({_derived('batch_size')})")
+    add("--accumulation", type=int, help=f"forward passes an optimizer step ({_derived('accumulation')})")
+    add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
+    add = rl.add_argument
+    add("--rl-steps", type=int, default=100, help="rounds of rollouts (%(default)s)")
+    add("--prompts", type=int, default=16, help="tasks a round (%(default)s)")
+    add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
+    add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
+    add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
+    add("--temperature", type=float, default=1.0, help="of the rollouts (%(default)s)")
+
+
+def _add_reward(group: Group) -> None:
+    add = group.add_argument
+    add("--alpha", type=float, default=ALPHA, help="weight of the curiosity bonus; 0 switches it off (%(default)s)")
+    add("--beta", type=float, default=BETA, help="price of an operation beyond --limit (%(default)s)")
+    add("--threshold", type=float, default=THRESHOLD, help="H, the wanted rate of pixel-space reasoning (%(default)s)")
+    add("--limit", type=int, default=LIMIT, help="N, operations that are free (%(default)s)")
+    add(
+        "--reward-variant",
+        choices=VARIANTS,
+        default="paper",
+        help="constants of the paper or of its release (%(default)s)",
+    )
+
+
+def _add_machine(group: Group) -> None:
+    add = group.add_argument
+    add(
+        "--test-tasks",
+        type=int,
+        default=128,
+        help="test tasks a suite; before, between and after, greedy (%(default)s)",
+    )
+    add("--batch-episodes", type=int, help=f"episodes played at a time in evaluations ({_derived('batch_episodes')})")
+    add("--max-new-tokens", type=int, help=f"most tokens of a turn ({_derived('max_new_tokens')})")
+    add(
+        "--max-completion-tokens",
+        type=int,
+        help=f"most tokens behind a prompt, operation results included ({_derived('max_completion_tokens')})",
+    )
+    add(
+        "--save-steps",
+        type=int,
+        default=20,
+        help="optimizer steps between checkpoints: what a kill can cost (%(default)s)",
+    )
+    add("--gradient-checkpointing", action="store_true", help="save memory, spend time")
+
+
+def _derived(name: str) -> str:
+    return ", ".join(f"{values[name]:g} for {preset}" for preset, values in DERIVED.items())
+
+
+AT_LEAST_ONE = (
+    "demonstrations", "epochs", "batch_size", "accumulation", "rl_steps", "prompts", "group_size", "rl_batch_size",
+    "test_tasks", "batch_episodes", "max_new_tokens", "max_completion_tokens", "save_steps",
+)  # fmt: skip
+ABOVE_ZERO = ("learning_rate", "rl_learning_rate", "temperature")
+
+
+def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
+    """Read the command line; returns the settings, the run folder, and whether it is continued.
+
+    Raises:
+        UsageError: anything that would make the run fail later and can be seen now.
+    """
+    arguments = vars(parser(description).parse_args(argv))
+    out, resume = arguments.pop("out"), arguments.pop("resume")
+    for name, value in DERIVED[arguments["preset"]].items():
+        arguments[name] = value if arguments[name] is None else arguments[name]
+    settings = _settings(arguments)
+    if resume:
+        given = [word for word in argv if word.startswith("--") and not word.startswith(("--out", "--resume"))]
+        if given:
+            raise UsageError(f"--resume takes all settings from the run; drop {' '.join(given)}")
+        out = out or _newest_run()
+        return _saved_settings(out), out, True
+    _check(settings)
+    out = out or RUNS / time.strftime("vlm-%Y%m%d-%H%M%S")
+    if (out / "config.json").exists():
+        raise UsageError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
+    return settings, out, False
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**read)
+
+
+def _check(settings: Settings) -> None:
+    for name in (*AT_LEAST_ONE, *ABOVE_ZERO):
+        value, whole = getattr(settings, name), name in AT_LEAST_ONE
+        if value < 1 if whole else not value > 0:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"expected {option} {'of at least 1' if whole else 'above 0'}, got {value}")
+    for name in ("alpha", "beta", "threshold", "limit", "seed"):
+        if not getattr(settings, name) >= 0:
+            raise UsageError(f"expected --{name} of at least 0, got {getattr(settings, name)}")
+    if settings.group_size < 2 and "rl" in settings.stages:
+        raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
+    _check_model(settings.model)
+
+
+def _check_model(model: str) -> None:
+    folder = Path(model)
+    is_hub_id = model.count("/") == 1 and not folder.is_absolute() and not folder.parent.is_dir()
+    if not (folder / "config.json").is_file() and not is_hub_id:
+        raise UsageError(f"there is no model in {model}; expected a folder with a config.json, or an id of the Hub")
+
+
+def _newest_run() -> Path:
+    runs = sorted(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UsageError(f"there is no run to resume in {RUNS.resolve()}; give its folder with --out")
+    return runs[-1].parent
+
+
+def _saved_settings(out: Path) -> Settings:
+    path = out / "config.json"
+    try:
+        return _settings(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except FileNotFoundError:
+        raise UsageError(f"there is no run to resume in {out}: {path} does not exist") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not the configuration of a run: {error}") from None

@@ -1,0 +1,280 @@
+"""Warm start: supervised fine-tuning on trajectories, a thin layer over TRL's `SFTTrainer`.
+
+The loss falls on what the policy wrote in turns that are flagged as trained, up to and including their ``<|im_end|>``,
+by construction and not by position. Differs from the release, which trains the last two turns of each conversation,
+whatever they hold. Prompts are made by the same encoder as in RL and evaluation.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
+from agents.conversation import ChatEncoder, Tokens, patchify
+from pixel_env.env import Observation
+from pixel_env.trajectory import Trajectory
+
+IGNORED = -100
+CACHED_BYTES = 2**30
+"""Views of examples are kept in memory up to this size; those of the other examples are drawn again when needed."""
+
+
+def observations(trajectory: Trajectory, env: gym.Env[Any, str]) -> list[Observation]:
+    """Play the actions of a trajectory again and return what the policy saw: one more than turns."""
+    observation, _ = env.reset(seed=trajectory.seed, options={"task": trajectory.task_id})
+    seen = [observation]
+    for turn in trajectory.turns:
+        seen.append(env.step(turn.action)[0])
+    return seen
+
+
+def to_example(encoder: ChatEncoder, trajectory: Trajectory, seen: Sequence[Observation]) -> Tokens:
+    """Turn a trajectory into ids with a loss flag each, and views.
+
+    Args:
+        encoder: knows the chat template.
+        trajectory: its turns say what was written and whether it is trained.
+        seen: what `observations` returned for it; the last one ends the episode and is not needed.
+    """
+    example = Tokens()
+    first = seen[0]
+    example.add(encoder.prompt(trajectory.instructions, first["text"], first["images"]), 0, first["images"])
+    for number, turn in enumerate(trajectory.turns):
+        if number:
+            reply = seen[number]
+            example.add(encoder.reply(reply["text"], reply["images"]), 0, reply["images"])
+        example.add([*encoder.text(turn.action), encoder.end], int(turn.trained))
+    return example
+
+
+class Examples:
+    """Trajectories as training examples; what does not fit the cache is played again for its views.
+
+    Attributes:
+        lengths: Number of tokens of each example.
+    """
+
+    def __init__(
+        self,
+        encoder: ChatEncoder,
+        trajectories: Sequence[Trajectory],
+        env: gym.Env[Any, str] | None = None,
+        cached_bytes: int = CACHED_BYTES,
+        progress: bool = True,
+    ) -> None:
+        """Encode `trajectories`, which were all played in environments made alike (or like `env`)."""
+        if not trajectories:
+            raise ValueError("expected at least one trajectory to train on, got none")
+        self._encoder, self._trajectories = encoder, trajectories
+        self._env = gym.make(trajectories[0].env_id, **trajectories[0].env_kwargs) if env is None else env
+        self._cache: dict[int, Tokens] = {}
+        self.lengths: list[int] = []
+        for index in tqdm(range(len(trajectories)), desc="encoding", unit="example", disable=not progress):
+            example = self._encode(index)
+            self.lengths.append(len(example.ids))
+            cached_bytes -= sum(image.nbytes for image in example.images)
+            if cached_bytes >= 0:
+                self._cache[index] = example
+
+    def __len__(self) -> int:
+        return len(self._trajectories)
+
+    def __getitem__(self, index: int) -> Tokens:
+        return self._cache[index] if index in self._cache else self._encode(index)
+
+    def _encode(self, index: int) -> Tokens:
+        trajectory = self._trajectories[index]
+        return to_example(self._encoder, trajectory, observations(trajectory, self._env))
+
+
+def collate(examples: Sequence[Tokens], encoder: ChatEncoder) -> dict[str, torch.Tensor]:
+    """Put examples side by side, padded on the right.
+
+    Returns:
+        input_ids, labels (-100 where nothing is trained), attention_mask and mm_token_type_ids (1 on image tokens),
+        all (B, T) int64; pixel_values and image_grid_thw as `patchify` gives them, images in the order of their pads.
+    """
+    pad = encoder.tokenizer.pad_token_id
+    ids = pad_sequence([torch.tensor(example.ids) for example in examples], True, pad)
+    loss = pad_sequence([torch.tensor(example.loss) for example in examples], True, 0)
+    attended = pad_sequence([torch.ones(len(example.ids), dtype=torch.long) for example in examples], True, 0)
+    images = [image for example in examples for image in example.images]
+    pixel_values, image_grid_thw = patchify(images, encoder.processor.image_processor)
+    return {
+        "input_ids": ids,
+        "labels": ids.masked_fill(loss == 0, IGNORED),
+        "attention_mask": attended,
+        "mm_token_type_ids": (ids == encoder.image_pad).long(),
+        "pixel_values": pixel_values,
+        "image_grid_thw": image_grid_thw,
+    }
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler[int]):
+    """A random order in which neighbours are of about equal length: a function of seed and epoch.
+
+    Transformers' own draws from the global generator, so a resumed run would see another order than the one it left.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = np.array(lengths), batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next iteration; the trainer calls it."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self._seed, self._epoch])
+        order = rng.permutation(len(self._lengths))
+        # Sorted within pools of 32 batches only: the batches of a pool differ in length, those of two pools do not.
+        pool = 32 * self._batch_size
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), pool):
+            members = order[start : start + pool]
+            members = members[np.argsort(-self._lengths[members], kind="stable")]
+            batches += np.split(members, range(self._batch_size, len(members), self._batch_size))
+        full = [batch for batch in batches if len(batch) == self._batch_size]
+        rest = [batch for batch in batches if len(batch) < self._batch_size]
+        # A short batch anywhere but at the end would shift the borders of all that follow.
+        for batch in [full[int(k)] for k in rng.permutation(len(full))] + rest:
+            yield from batch.tolist()
+
+
+class WarmStartTrainer(SFTTrainer):
+    """`SFTTrainer` over `Examples`: its data set holds their indices, its collator looks them up."""
+
+    def __init__(self, model: Any, examples: Examples, encoder: ChatEncoder, args: SFTConfig, **kwargs: Any) -> None:
+        self._lengths = examples.lengths
+        super().__init__(
+            model,
+            args=args,
+            train_dataset=Dataset.from_dict({"index": list(range(len(examples)))}),
+            data_collator=lambda rows: collate([examples[row["index"]] for row in rows], encoder),
+            processing_class=encoder.processor,
+            **kwargs,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(self._lengths, batch, self.args.seed)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(self.model, resume_from_checkpoint)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card: TRL would write one beside every checkpoint."""
+
+
+class ProgressBar(TrainerCallback):
+    """One bar for a whole training, the latest figures beside it."""
+
+    def __init__(self, description: str, figures: Sequence[str]) -> None:
+        """Show the `figures` that the trainer logs under these names."""
+        self._description, self._figures = description, figures
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar, at the step where training begins."""
+        shown = {"desc": self._description, "unit": "step", "disable": not state.is_world_process_zero}
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, **shown)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Show the latest figures."""
+        known = {name.rpartition("/")[2]: f"{logs[name]:.3g}" for name in self._figures if logs and name in logs}
+        if known:
+            self._bar.set_postfix(known)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+def warm_start(
+    model: Any,
+    processor: Any,
+    trajectories: Sequence[Trajectory],
+    out: str | Path,
+    *,
+    epochs: int = 2,
+    learning_rate: float = 3e-4,
+    batch_size: int = 16,
+    accumulation: int = 1,
+    train_vision: bool = True,
+    gradient_checkpointing: bool = False,
+    save_steps: int = 50,
+    seed: int = 0,
+    resume: bool = False,
+    env: gym.Env[Any, str] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = True,
+) -> None:
+    """Train `model` in place on trajectories.
+
+    Args:
+        model: a Qwen2.5-VL.
+        processor: its processor.
+        trajectories: from `agents.demonstrations`; played again for their views.
+        out: folder of checkpoints and TensorBoard events.
+        epochs: passes over the trajectories.
+        learning_rate: peak of a cosine with 10% warm-up, as in the paper (which takes 1e-6 for 7B).
+        batch_size: trajectories a forward pass.
+        accumulation: forward passes an optimizer step.
+        train_vision: whether the vision tower learns too; the release freezes it here.
+        gradient_checkpointing: saves memory, costs time.
+        save_steps: optimizer steps between checkpoints; the last two are kept.
+        seed: of the order of examples.
+        resume: continue from the newest complete checkpoint in `out`, if there is one.
+        env: where trajectories are played again; by default made as theirs was.
+        callbacks: for the trainer.
+        progress: show progress bars.
+    """
+    encoder = ChatEncoder(processor)
+    examples = Examples(encoder, trajectories, env, progress=progress)
+    model.model.visual.requires_grad_(train_vision)
+    on_gpu = torch.cuda.is_available()
+    steps = epochs * math.ceil(len(examples) / (batch_size * accumulation))
+    args = SFTConfig(
+        output_dir=str(out),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(0.1 * steps),
+        activation_checkpointing=gradient_checkpointing,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        max_length=None,  # truncation could cut through the tokens of an image
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=on_gpu,
+        save_steps=save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=["tensorboard"],
+        disable_tqdm=True,  # the bar below instead, which does not print a dictionary at every log
+        seed=seed,
+    )
+    bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
+    trainer = WarmStartTrainer(model, examples, encoder, args, callbacks=[*bar, *callbacks, MarkComplete()])
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model.model.visual.requires_grad_(True)

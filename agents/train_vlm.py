@@ -1,0 +1,280 @@
+"""Train a VLM policy to look closer: warm start on demonstrations, reinforcement learning with curiosity, evaluation.
+
+    python agents/train_vlm.py                       # the micro model that is shipped, on two cores
+    python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
+    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --preset standard --gradient-checkpointing
+
+Simplified against the paper: demonstrations are written by a program that knows the cue, not by GPT-4o, and tasks are
+procedural. Every stage works on files of its run folder, so a run can be stopped and continued anywhere.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.run_settings import Settings, UsageError, parse
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
+    from transformers import TrainerCallback
+
+    from agents.grpo import RLConfig
+    from pixel_env.trajectory import Trajectory
+
+ENV_ID = "PixelReason-Mixed-v0"
+
+
+class Run:
+    """A run folder and what has been done in it. Whatever is complete is kept, so `execute` can be called again."""
+
+    def __init__(self, settings: Settings, out: Path) -> None:
+        self.settings, self.out = settings, out
+        self.metrics = out / "metrics.jsonl"
+
+    def prepare(self) -> None:
+        """Make the folder and write the configuration; raises UsageError where that is not possible."""
+        try:
+            (self.out / "trajectories").mkdir(parents=True, exist_ok=True)
+            if not (self.out / "config.json").exists():
+                _write(self.out / "config.json", json.dumps(self._resolved(), indent=2))
+            logged = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
+            _write(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
+
+    def _resolved(self) -> dict[str, Any]:
+        """Everything that the run depends on, also what no option sets."""
+        s = self.settings
+        try:
+            rl = dataclasses.asdict(self.rl_config()) if "rl" in s.stages else None
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        resolved = {"settings": dataclasses.asdict(s), "rl": rl, "environment": ENV_ID, "train": s.env_kwargs("train")}
+        return resolved | _machine()
+
+    def execute(self) -> None:
+        """Evaluate, train and evaluate; then write the report."""
+        model = self.settings.model
+        evaluations = {"base": self.evaluate("base", model)}
+        for stage in self.settings.stages:
+            model = self.train(stage, model)
+            evaluations[stage] = self.evaluate(stage, model)
+        self.report(evaluations)
+
+    def train(self, stage: str, start: str) -> str:
+        """Train a stage from the weights in `start`; returns the folder of the new ones."""
+        from agents import micro
+
+        finished = self.out / stage / "model"
+        if finished.is_dir():
+            return str(finished)
+        model, processor = self.load(start)
+        begun = time.perf_counter()
+        (self._warm_start if stage == "warm_start" else self._reinforce)(model, processor)
+        part = finished.with_suffix(".part")
+        micro.save(model, processor, part)
+        part.rename(finished)
+        print(f"{stage}: {time.perf_counter() - begun:.0f} s, weights in {finished}")
+        return str(finished)
+
+    def load(self, path: str) -> tuple[Any, Any]:
+        """Load weights (32 bits; a GPU computes in 16) and processor."""
+        import torch
+
+        from agents import micro
+
+        try:
+            model, processor = micro.load_model(path), micro.load_processor(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot load {path}: {str(error).splitlines()[0]}") from None
+        return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+    def _warm_start(self, model: Any, processor: Any) -> None:
+        from agents.demonstrations import demonstrations
+        from agents.sft import warm_start
+        from pixel_env.trajectory import load_jsonl, save_jsonl
+
+        s, path = self.settings, self.out / "trajectories" / "demonstrations.jsonl"
+        if not path.exists():
+            made = demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **s.env_kwargs("train"))
+            save_jsonl(path.with_suffix(".part"), made)
+            path.with_suffix(".part").rename(path)
+        warm_start(
+            model,
+            processor,
+            load_jsonl(path),
+            self.out / "warm_start",
+            epochs=s.epochs,
+            learning_rate=s.learning_rate,
+            batch_size=s.batch_size,
+            accumulation=s.accumulation,
+            train_vision=not s.freeze_vision,
+            gradient_checkpointing=s.gradient_checkpointing,
+            save_steps=s.save_steps,
+            seed=s.seed,
+            resume=True,
+            callbacks=self._callbacks("warm_start"),
+        )
+
+    def _reinforce(self, model: Any, processor: Any) -> None:
+        from agents.grpo import reinforce
+
+        s = self.settings
+        reinforce(
+            model,
+            processor,
+            ENV_ID,
+            s.env_kwargs("train"),
+            self.out / "rl",
+            self.rl_config(),
+            resume=True,
+            callbacks=self._callbacks("rl"),
+        )
+
+    def rl_config(self) -> "RLConfig":
+        """The settings of the second stage; what is not on the command line is as in `RLConfig`."""
+        from agents.grpo import RLConfig
+
+        s = self.settings
+        return RLConfig(
+            steps=s.rl_steps,
+            prompts=s.prompts,
+            group_size=s.group_size,
+            learning_rate=s.rl_learning_rate,
+            temperature=s.temperature,
+            max_new_tokens=s.max_new_tokens,
+            max_completion_tokens=s.max_completion_tokens,
+            batch_size=s.rl_batch_size,
+            gradient_checkpointing=s.gradient_checkpointing,
+            save_steps=s.save_steps,
+            seed=s.seed,
+        )
+
+    def _callbacks(self, stage: str) -> "list[TrainerCallback]":
+        from agents.report import MetricsLog
+
+        return [MetricsLog(self.metrics, stage)]
+
+    def evaluate(self, name: str, path: str) -> "list[Trajectory]":
+        """Play the test tasks greedily with the weights in `path`; what a kill left is taken up again."""
+        from tqdm import tqdm
+
+        from agents.vlm_policy import rollout_vlm
+        from pixel_env.trajectory import load_jsonl, save_jsonl
+
+        s, finished = self.settings, self.out / "trajectories" / f"{name}.jsonl"
+        if finished.exists():
+            return load_jsonl(finished)
+        begun = finished.with_suffix(".part")
+        done = load_jsonl(begun) if begun.exists() else []
+        model, processor = self.load(path)
+        total = s.test_tasks * len(s.tasks)  # suites take turns in the task set
+        with tqdm(total=total, initial=len(done), desc=f"evaluate {name.replace('_', ' ')}", unit="episode") as bar:
+            while len(done) < total:
+                indices = range(len(done), min(total, len(done) + s.batch_episodes))
+                done += rollout_vlm(
+                    model,
+                    processor,
+                    ENV_ID,
+                    indices,
+                    max_new_tokens=s.max_new_tokens,
+                    max_completion_tokens=s.max_completion_tokens,
+                    batch_size=s.batch_episodes,
+                    seed=s.seed,
+                    progress=False,
+                    **s.env_kwargs("test"),
+                )
+                save_jsonl(begun.with_suffix(".new"), done)
+                begun.with_suffix(".new").rename(begun)
+                bar.update(len(indices))
+        begun.rename(finished)
+        return done
+
+    def report(self, evaluations: "dict[str, list[Trajectory]]") -> None:
+        """Write report.md and curves.png and print the table of scores."""
+        from agents.demonstrations import kinds
+        from agents.report import curves, markdown, read_metrics
+        from pixel_env.evaluation import evaluate
+        from pixel_env.trajectory import load_jsonl
+
+        config = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
+        metrics = read_metrics(self.metrics)
+        curves(metrics, {name: evaluate(played) for name, played in evaluations.items()}, self.out / "curves.png")
+        s = self.settings
+        facts = {
+            "model": s.model,
+            "tasks": f"{', '.join(s.tasks)}; levels {', '.join(map(str, s.levels))}; preset {s.preset}",
+            "seed": str(s.seed),
+            "machine": ", ".join(f"{key} {value}" for key, value in config["machine"].items()),
+            "files": "config.json, metrics.jsonl, trajectories/; tensorboard --logdir on this folder",
+        }
+        if "warm_start" in s.stages:
+            made = load_jsonl(self.out / "trajectories" / "demonstrations.jsonl")
+            facts["demonstrations"] = ", ".join(f"{number} {kind}" for kind, number in kinds(made).items())
+        text = markdown(evaluations, command=config["command"], facts=facts)
+        _write(self.out / "report.md", text)
+        print(text.partition("## RaPR")[0].partition("## Score")[2].partition("\n")[2].strip())
+        print(f"report: {self.out / 'report.md'}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    path.with_name(f"{path.name}.part").write_text(text, encoding="utf-8")
+    path.with_name(f"{path.name}.part").replace(path)
+
+
+def _machine() -> dict[str, Any]:
+    """What a reader needs to run this again."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "trl", "gymnasium")},
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    out = None
+    try:
+        settings, out, resumed = parse(
+            sys.argv[1:] if argv is None else argv, (__doc__ or "").partition("\n\nSimplified")[0]
+        )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        run = Run(settings, out)
+        run.prepare()
+        print(f"{'continuing' if resumed else 'starting'} {out}")
+        _quieten()
+        run.execute()
+    except UsageError as error:
+        print(f"train_vlm.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; continue with --resume --out {out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _quieten() -> None:
+    """Leave the terminal to our own bars; warnings of the libraries about this very set-up are known."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

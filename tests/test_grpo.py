@@ -1,0 +1,335 @@
+"""RL: the trainer sees the engine's numbers, rewards are those of the group, and every weight learns."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_vlm
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from agents import grpo
+from agents.group_rewards import COLUMNS, TERMS, group_rewards, step_metrics
+from agents.grpo import CuriosityGRPOTrainer, RLConfig, chosen_rows, reinforce
+from pixel_env.settings import RewardSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+ENCODER = tiny_vlm.encoder()
+ENV = "PixelReason-Mixed-v0"
+KWARGS = {"preset": "micro", "max_turns": 2}
+SMALL = RLConfig(steps=4, prompts=2, group_size=4, max_new_tokens=6, batch_size=4, save_steps=2, learning_rate=1e-3)
+
+
+def table(**changes: Sequence[float]) -> dict[str, np.ndarray]:
+    """Columns of rollouts: plain failures but for the changes."""
+    size = len(next(iter(changes.values())))
+    return {name: np.array(changes.get(name, [0.0] * size), np.float64) for name in COLUMNS}
+
+
+def users(count: int, group_size: int = 8) -> list[float]:
+    return [1.0] * count + [0.0] * (group_size - count)
+
+
+# --- rewards and advantages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "bonus"), [(0, 0.0), (1, 0.0875), (2, 0.025), (3, 0.0), (8, 0.0)])
+def test_curiosity_is_the_paper_s(count: int, bonus: float) -> None:
+    rewards = group_rewards(table(used=users(count), operations=users(count)), 8, RewardSettings())
+    np.testing.assert_allclose(rewards, [[0, bonus * used, 0] for used in users(count)])
+
+
+def test_the_terms_of_two_groups_by_hand() -> None:
+    rollouts = table(
+        correct=[1, 0, 0, 0, 1, 1, 0, 0],
+        used=[1, 0, 0, 0, 1, 1, 0, 0],
+        operations=[3, 2, 1, 0, 1, 1, 0, 0],
+        errors=[0, 2, 1, 0, 0, 0, 0, 0],
+    )
+    rewards = group_rewards(rollouts, 4, RewardSettings())
+    np.testing.assert_allclose(rewards[0], [1, 0.5 * (0.3 - 0.25), -0.1])
+    np.testing.assert_allclose(rewards[1], [0, 0, -0.05])  # failed calls cost, and are no looking
+    np.testing.assert_allclose(rewards[2:4], 0, atol=1e-12)
+    np.testing.assert_allclose(rewards[4:], [[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], atol=1e-12)
+    assert (group_rewards(rollouts, 4, RewardSettings(alpha=0.0))[:, TERMS.index("curiosity")] == 0).all()
+
+
+def test_the_released_variant_knows_videos() -> None:
+    settings = RewardSettings(reward_variant="released")
+    for video, bonus in ((0.0, 0.175), (1.0, 0.7 / 3)):
+        rollouts = table(used=users(1), operations=users(1), video=[video] * 8)
+        np.testing.assert_allclose(group_rewards(rollouts, 8, settings)[0], [0, bonus, 0])
+
+
+def test_a_broken_rollout_is_not_scored_and_not_counted() -> None:
+    rollouts = table(used=[1, 0, 0, 0, 0, 0, 0, 0], operations=users(1), broken=[0] * 4 + [1] * 4)
+    rewards = group_rewards(rollouts, 8, RewardSettings())
+    np.testing.assert_allclose(rewards[0], [0, 0.5 * (0.3 - 0.25), 0])
+    assert np.isnan(rewards[4:]).all() and not np.isnan(rewards[:4]).any()
+    metrics = step_metrics(rollouts, rewards, 8)
+    assert (
+        metrics["broken_rate"] == 0.5 and metrics["rapr"] == 0.25 and metrics["curiosity"] == pytest.approx(0.025 / 4)
+    )
+    everything = group_rewards(table(broken=[1] * 8), 8, RewardSettings())
+    assert np.isnan(everything).all() and "rapr" not in step_metrics(table(broken=[1] * 8), everything, 8)
+
+
+def test_groups_of_one_and_parts_of_groups() -> None:
+    rewards = group_rewards(table(correct=[1, 0], used=[1, 0], operations=[1, 0]), 1, RewardSettings())
+    np.testing.assert_allclose(rewards, [[1, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="expected whole groups of 4, got 6 rollouts"):
+        group_rewards(table(correct=[0] * 6), 4, RewardSettings())
+    with pytest.raises(ValueError, match="group_size of at least 2, rollouts that can be compared, got 1"):
+        RLConfig(group_size=1)
+
+
+def test_the_figures_of_a_step() -> None:
+    rollouts = table(
+        correct=[1, 0, 0, 0, 1, 1, 1, 1],
+        used=[1, 0, 0, 0, 1, 1, 1, 1],
+        operations=[2, 1, 0, 0, 1, 1, 1, 1],
+        errors=[0, 1, 0, 0, 0, 0, 0, 0],
+        turns=[3, 3, 1, 1, 2, 2, 2, 2],
+        malformed=[0, 1, 1, 0, 0, 0, 0, 0],
+        needed=[0, 0, 0, 0, 1, 1, 1, 1],
+        cut=[0, 0, 0, 1, 0, 0, 0, 0],
+        truncated=[0, 1, 0, 0, 0, 0, 0, 0],
+        written=[10] * 8,
+        negative_logp=[5] * 8,
+    )
+    metrics = step_metrics(rollouts, group_rewards(rollouts, 4, RewardSettings()), 4)
+    expected = {
+        "correctness": 5 / 8, "rapr": 5 / 8, "rapr_needed": 1.0, "operations": 7 / 8, "operation_errors": 1 / 8,
+        "operation_error_rate": 1 / 7, "turns": 2.0, "malformed_rate": 2 / 16, "truncation_rate": 1 / 8,
+        "cut_rate": 1 / 8, "entropy": 0.5, "uniform_groups": 0.5, "curiosity": 0.025 / 8,
+        "operation_penalty": -0.05 / 8, "broken_rate": 0.0,
+        "tokens_per_rollout": 10.0,
+    }  # fmt: skip
+    assert metrics == pytest.approx(expected)
+
+
+def trainer_of(tmp_path: Path, config: RLConfig = SMALL, model: Any = None) -> CuriosityGRPOTrainer:
+    made = CuriosityGRPOTrainer(
+        tiny_vlm.talking_model() if model is None else model,
+        tiny_vlm.encoder(),
+        ENV,
+        KWARGS,
+        config,
+        args=grpo._trl_config(tmp_path, config),
+        train_dataset=Dataset.from_dict({"prompt": ["0"] * config.prompts}),
+    )
+    made.model.train()
+    made.current_gradient_accumulation_steps = made.args.gradient_accumulation_steps
+    return made
+
+
+def scored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: RLConfig = SMALL, **columns: Sequence[float]
+) -> dict[str, Any]:
+    """What TRL trains on if the rollouts of two tasks had these columns."""
+    monkeypatch.setattr(grpo, "columns", lambda *_: np.stack(list(table(**columns).values()), axis=1))
+    prompts = [{"prompt": str(row // config.group_size)} for row in range(2 * config.group_size)]
+    return dict(trainer_of(tmp_path, config)._generate_and_score_completions(prompts))
+
+
+def test_advantages_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    columns: dict[str, Sequence[float]] = {
+        "correct": [1, 1, 0, 0, 0, 0, 0, 0],
+        "used": users(1),
+        "operations": users(1),
+    }
+    config = dataclasses.replace(SMALL, group_size=8, scale_rewards="none")
+    columns = {name: [*values, *users(0)] for name, values in columns.items()}
+    advantages = scored(monkeypatch, tmp_path, config, **columns)["advantages"]
+    mean = (1.0875 + 1) / 8
+    np.testing.assert_allclose(advantages, [1.0875 - mean, 1 - mean, *[-mean] * 6, *[0.0] * 8], atol=1e-6)
+    advantages = scored(monkeypatch, tmp_path, dataclasses.replace(config, scale_rewards="group"), **columns)[
+        "advantages"
+    ]
+    rewards = np.array([1.0875, 1, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(advantages[:8], (rewards - mean) / (rewards.std(ddof=1) + 1e-4), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"correct": [0] * 8}, {"correct": [1] * 8}, {"correct": [1, 1, 1, 1, 0, 0, 0, 0]}, {"broken": [1] * 8}],
+    ids=["all failed", "all right", "equal in each group", "all broken"],
+)
+def test_equal_rewards_have_no_advantage(
+    columns: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert scored(monkeypatch, tmp_path, **columns)["advantages"].tolist() == [0.0] * 8
+
+
+def test_a_failed_group_learns_from_curiosity_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, scale_rewards="none")
+    rows = {"used": [1.0, *[0.0] * 7], "operations": [1.0, *[0.0] * 7]}
+    bonus = 0.5 * (0.3 - 0.25)
+    advantages = scored(monkeypatch, tmp_path, config, **rows)["advantages"]
+    np.testing.assert_allclose(advantages, [0.75 * bonus, *[-bonus / 4] * 3, *[0] * 4], atol=1e-7)
+
+
+@pytest.mark.parametrize("train_on_cut", [False, True])
+def test_a_cut_rollout_is_a_failure_whose_loss_is_a_choice(
+    train_on_cut: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Room for the first turn only: the rollouts end before the environment's answer.
+    config = dataclasses.replace(SMALL, max_completion_tokens=20, train_on_cut=train_on_cut, scale_rewards="none")
+    inputs = scored(monkeypatch, tmp_path, config, correct=[1, 0, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(inputs["advantages"], [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0])
+    loss_tokens = (inputs["tool_mask"] * inputs["completion_mask"]).sum(1)
+    assert bool((loss_tokens > 0).all()) is train_on_cut and bool((loss_tokens == 0).all()) is not train_on_cut
+
+
+# --- the trainer's numbers ------------------------------------------------------------------------------------------
+
+
+def scripted_inputs(tmp_path: Path, config: RLConfig) -> tuple[CuriosityGRPOTrainer, dict[str, Any]]:
+    """A trainer, and its inputs for ragged rollouts of 0 to 16 images."""
+    trainer = trainer_of(tmp_path, config)
+    scripts = [[], [1], [2, 0, 1], [0, 0], [16], [1, 1, 3], [4], [0, 8]]
+    episodes = [tiny_vlm.Scripted(ENV, row // 4, script) for row, script in enumerate(scripts)]
+    for episode in episodes:
+        episode.reset = lambda *_: None  # type: ignore[method-assign]
+    trainer._episodes = episodes
+    inputs = trainer._generate_and_score_completions([{"prompt": str(row // 4)} for row in range(8)])
+    return trainer, dict(inputs)
+
+
+def trainer_logps(trainer: CuriosityGRPOTrainer, inputs: dict[str, Any]) -> torch.Tensor:
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    vision = {k: inputs[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    width = inputs["completion_ids"].shape[1]
+    with torch.no_grad():
+        return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, width, **vision)[0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_trainer_s_log_probabilities_are_the_engine_s(temperature: float, tmp_path: Path) -> None:
+    trainer, inputs = scripted_inputs(tmp_path, dataclasses.replace(SMALL, temperature=temperature))
+    assert inputs["num_images"] == [len(sample.images) for sample in trainer._samples]
+    chosen = torch.tensor([1, 3, 4, 6])
+    for rows, given in ((range(8), inputs), (chosen.tolist(), chosen_rows(inputs, chosen))):
+        logps = trainer_logps(trainer, given)
+        for row, k in enumerate(rows):
+            sample = trainer._samples[k]
+            written = torch.tensor(sample.policy_mask).bool()
+            assert torch.equal(given["tool_mask"][row, : len(written)].bool(), written)
+            difference = logps[row, : len(written)][written] - torch.tensor(sample.logps)[written]
+            assert difference.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo"])
+def test_leaving_out_rollouts_without_advantage_changes_nothing(loss_type: Any, tmp_path: Path) -> None:
+    trainer, inputs = scripted_inputs(tmp_path, dataclasses.replace(SMALL, loss_type=loss_type))
+    inputs["advantages"] = torch.tensor([0.0, 1.5, 0.0, -0.5, 0.0, -1.0, 0.0, 0.0])
+    gradients = []
+    for loss in (
+        trainer._compute_loss(trainer.model, inputs),
+        GRPOTrainer._compute_loss(trainer, trainer.model, inputs),
+    ):
+        trainer.model.zero_grad()
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+    assert gradients[0].abs().max() > 1e-3
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def silence(samples: Any, videos: Any) -> np.ndarray:
+    """Columns that call a rollout correct if it ends its first turn at once."""
+    ended = [float(sample.completion_ids[0] == ENCODER.end) for sample in samples]
+    return np.stack(list(table(correct=ended, written=[1.0] * len(ended)).values()), axis=1)
+
+
+def state_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+class Logs(TrainerCallback):
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.stop_after = stop_after
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.rows.append(logs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def train(model: Any, out: Path, config: RLConfig = SMALL, resume: bool = False, stop_after: int | None = None) -> Logs:
+    logs = Logs(stop_after)
+    settings: dict[str, Any] = {"resume": resume, "callbacks": [logs], "progress": False}
+    if stop_after is None:
+        reinforce(model, tiny_vlm.processor(), ENV, KWARGS, out, config, **settings)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            reinforce(model, tiny_vlm.processor(), ENV, KWARGS, out, config, **settings)
+    return logs
+
+
+def test_it_learns_and_every_weight_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(grpo, "columns", silence)
+    model = tiny_vlm.talking_model(end_bias=5.0, scale=1.0)
+    before = state_of(model)
+    config = dataclasses.replace(SMALL, steps=12, group_size=8, learning_rate=1e-2, max_new_tokens=2, save_steps=100)
+    logs = train(model, tmp_path, config)
+    share = [row["correctness"] for row in logs.rows if "correctness" in row]
+    assert np.mean(share[-4:]) > np.mean(share[:4]) + 0.15
+    assert [name for name, value in state_of(model).items() if torch.equal(value, before[name])] == []
+    names = {"rapr", "entropy", "uniform_groups", "operations", "rollouts_per_second", "tokens_per_second", "cut_rate"}
+    assert names | {"rewards/curiosity/mean", "operation_penalty", "skipped_steps", "reward"} <= logs.rows[0].keys()
+
+
+def test_a_killed_run_continues_as_if_nothing_had_happened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(grpo, "columns", silence)
+    whole, killed, resumed = (tiny_vlm.talking_model() for _ in range(3))
+    train(whole, tmp_path / "whole")
+    train(killed, tmp_path / "parts", stop_after=3)
+    train(resumed, tmp_path / "parts", resume=True)
+    expected = state_of(whole)
+    for name, value in state_of(resumed).items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+    assert not torch.equal(
+        state_of(killed)["model.language_model.norm.weight"], expected["model.language_model.norm.weight"]
+    )
+
+
+def test_several_updates_of_one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(grpo, "columns", silence)
+    logs = train(tiny_vlm.talking_model(), tmp_path, dataclasses.replace(SMALL, updates=2))
+    assert sum("rollouts_per_second" in row for row in logs.rows) == 2
+    with pytest.raises(ValueError, match="expected updates to divide prompts"):
+        RLConfig(updates=3)
+
+
+def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, bad = tiny_vlm.talking_model(), [0, 1]
+    weights = state_of(model)
+    original = GRPOTrainer._compute_loss
+
+    def compute_loss(self: Any, model: Any, inputs: Any) -> torch.Tensor:
+        loss = original(self, model, inputs)
+        return loss * (torch.nan if self.state.global_step in bad else 1.0)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_loss)
+    monkeypatch.setattr(grpo, "columns", silence)
+    logs = train(model, tmp_path / "two")
+    assert [row["skipped_steps"] for row in logs.rows if "skipped_steps" in row] == [0, 1, 2, 2]
+    assert all(value.isfinite().all() for value in state_of(model).values())
+    bad += [2, 3]
+    model = tiny_vlm.talking_model()
+    with pytest.raises(RuntimeError, match="not finite in 3 steps in a row, up to step 3"):
+        train(model, tmp_path / "all")
+    assert all(torch.equal(value, weights[name]) for name, value in state_of(model).items())
+    assert (tmp_path / "all" / "checkpoint-3" / "complete").exists()

@@ -1,0 +1,81 @@
+"""The README keeps its promises: every Python block runs, every name in it exists."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from pixel_env.env import PixelReasonEnv
+from pixel_env.registration import ENVIRONMENTS
+from pixel_env.tasks import SUITES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def titles() -> list[str]:
+    """The heading above each block."""
+    parts = re.split(r"^```python$", README, flags=re.MULTILINE)
+    return [re.findall(r"^## (.*)$", "".join(parts[: n + 1]), re.MULTILINE)[-1] for n in range(len(parts) - 1)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=titles())
+def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert titles() == ["The loop", "Rewards", "Your policy", "Trajectories", "Your tasks"]
+
+
+def test_comments_on_the_loop_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(BLOCKS[0], "README.md", "exec"), {"__name__": "readme"})
+    said = capsys.readouterr().out
+    for quoted in re.findall(r'# "([^"]*)"', BLOCKS[0]):
+        pieces = [piece.strip() for piece in re.split(r"\.\.\.\??|(?<=<image>) ", quoted) if piece.strip()]
+        assert all(piece in said for piece in pieces), quoted
+    assert re.search(r"^True 1\.0 True \{'correctness': 1\.0", said, re.MULTILINE)
+
+
+def test_every_id_suite_and_argument_is_described() -> None:
+    tables = README.split("## Environments")[1].split("## Rewards")[0]
+    for name in (*ENVIRONMENTS, *SUITES, *list(inspect.signature(PixelReasonEnv.__init__).parameters)[1:]):
+        assert f"`{name}`" in tables, name
+
+
+def test_defaults_are_those_of_the_code() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(PixelReasonEnv.__init__).parameters.items()}
+    checked = 0
+    for row in re.findall(r"^\| (`.*?)$", README.split("Keyword arguments")[1].split("## Rewards")[0], re.MULTILINE):
+        cells = row.split(" | ")
+        names, written = re.findall(r"`(\w+)`", cells[0]), cells[1].replace("`", "")
+        if written not in ("those of the id", "generated", "by preset"):
+            values = ast.literal_eval(written)
+            assert [defaults[name] for name in names] == (list(values) if len(names) > 1 else [values]), row
+            checked += len(names)
+    assert checked == len(defaults) - 1 - 4  # all but self, suite, tasks and the two budgets
+
+
+def test_links_and_tree_name_files_that_exist() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+    tree = re.search(r"^## Files\n\n```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert tree is not None
+    folder = ROOT
+    for line in tree[1].splitlines():
+        names, note = re.split(r"\s{2,}", line.strip(), maxsplit=1)
+        folder = ROOT if not line.startswith(" ") else folder
+        for name in names.split(", "):
+            assert (folder / name).exists(), name
+        folder = folder / names if not line.startswith(" ") else folder
+        for name in re.findall(r"\b\w+\.py\b", note):
+            assert (folder / name).exists() or list(folder.rglob(name)), name
+
+
+def test_commands_are_targets() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {command for command in re.findall(r"\bmake ([a-z]+)", README)} <= {*targets}
