@@ -6,7 +6,7 @@ result of a call, and the functions that are offered have other names than the e
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -15,9 +15,9 @@ from agents.micro import FACTOR
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
-from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas, Mark
-from pixel_env.tasks.scenes import TRAY_SHAPES
-from pixel_env.tasks.world import DIGITS, VIEW_PIXELS, pick, shuffled
+from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, draw, text_width
+from pixel_env.tasks.scenes import TRAY_SHAPES, tray_dots
+from pixel_env.tasks.world import DIGITS, LETTERS, VIEW_PIXELS, contrast, glyph_mark, jittered, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
 FINAL = "Put the final answer within \\boxed{}."
@@ -131,11 +131,11 @@ def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
 # --- turns about a shot ---------------------------------------------------------------------------------------------
 
 
-def ground(rng: np.random.Generator, shot: Shot, thing: Thing) -> tuple[str, str]:
-    """Where is X: its box in pixels of the view."""
+def ground(rng: np.random.Generator, some: Sequence[Thing]) -> tuple[str, str]:
+    """Where are X, Y, ...: a box each in pixels of the view."""
     question = pick(rng, ("Where is the {}?", "Locate the {}.", "Give the box of the {}."))
-    box = [max(0, round(v)) for v in thing.box]
-    return question.format(thing.name), json.dumps({"bbox_2d": box})
+    boxes = [json.dumps({"bbox_2d": [max(0, round(v)) for v in thing.box]}) for thing in some]
+    return question.format(", ".join(thing.name for thing in some)), "\n".join(boxes)
 
 
 def read(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
@@ -173,8 +173,9 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
             turns.append((*read(rng, thing), "read" if len(thing.text) == 1 else "string"))
         if thing.dots is not None and thing.box[2] - thing.box[0] > 30:
             turns.append((*tally(rng, thing), "tally"))
-        if thing.name != "title" and (not shot.closeup or rng.random() < 0.25):
-            turns.append((*ground(rng, shot, thing), "ground"))
+    solid = shuffled(rng, [thing for thing in known if thing.name != "title"])
+    if solid and (not shot.closeup or rng.random() < 0.25):
+        turns.append((*ground(rng, solid[: pick(rng, (1, 3, 4, 5))]), "ground"))
     if 0 < len(known) <= 6 and rng.random() < 0.35:
         turns.append((*describe(shot), "describe"))
     chosen = shuffled(rng, turns)[:most] or [(*describe(shot), "describe")]
@@ -191,6 +192,92 @@ def _shown(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", 
     return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
 
 
+# --- sheets: many labels a picture ----------------------------------------------------------------------------------
+
+SHEET_SIDE = 224
+
+
+def character_sheet(rng: np.random.Generator) -> Canvas:
+    """A picture that is nothing but characters on shapes, one in each cell of a grid."""
+    marks = []
+    for cell in _grid(rng, int(rng.choice([4, 4, 4, 3, 2]))):
+        side = cell[2] - cell[0]
+        box = jittered(rng, cell, side * rng.uniform(0.6, 0.9))
+        mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
+        marks.append(replace(mark, text_height=(box[2] - box[0]) * rng.uniform(0.27, 0.5)))
+    return _sheet(rng, marks)
+
+
+def string_sheet(rng: np.random.Generator) -> Canvas:
+    """Coloured panels with short strings, in one or two columns."""
+    columns, rows = int(rng.integers(1, 3)), int(rng.integers(2, 6))
+    marks = []
+    for k in range(columns * rows):
+        w, h = SHEET_SIDE / columns, SHEET_SIDE / rows
+        height = rng.uniform(14, 22)
+        text = "".join(pick(rng, LETTERS + DIGITS) for _ in range(int(rng.integers(1, 7 if columns == 2 else 12))))
+        width = min(w - 4, max(text_width(text, height) + 8, 30.0))
+        x, y = k % columns * w + rng.uniform(0, w - width), k // columns * h + rng.uniform(0, max(0.0, h - height - 8))
+        box = (round(x), round(y), round(x + width), round(y + min(h - 2, height + 8)))
+        colour = pick(rng, (*COLOUR_NAMES, "white"))
+        marks.append(
+            Mark("panel", box, colour, text, height * min(1.0, (w - 8) / text_width(text, height)), contrast(colour))
+        )
+    return _sheet(rng, marks)
+
+
+def dot_sheet(rng: np.random.Generator) -> tuple[Canvas, list[tuple[str, int, int]]]:
+    """Trays of dots, and for each its name and its black and white dots."""
+    marks, trays = [], []
+    for cell in _grid(rng, int(rng.choice([3, 2, 2, 1]))):
+        box = jittered(rng, cell, (cell[2] - cell[0]) * rng.uniform(0.6, 0.95))
+        tray = Mark(pick(rng, TRAY_SHAPES), box, pick(rng, COLOUR_NAMES))
+        black, white = int(rng.integers(0, 5)), int(rng.integers(0, 5))
+        marks += [tray, *tray_dots(rng, tray, shuffled(rng, ["black"] * black + ["white"] * white), 3)]
+        trays.append((f"{tray.name} tray", black, white))
+    return _sheet(rng, marks), trays
+
+
+def _grid(rng: np.random.Generator, grid: int) -> list[Box]:
+    side = SHEET_SIDE / grid
+    return [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(grid) for x in range(grid)]
+
+
+def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
+    return Canvas(SHEET_SIDE, SHEET_SIDE, int(rng.integers(2**31)), tuple(marks))
+
+
+def sheet_lesson(rng: np.random.Generator) -> Lesson:
+    """Read a whole sheet row by row, or several of its things by name."""
+    kind = pick(rng, ("characters", "characters", "strings", "dots"))
+    if kind == "dots":
+        canvas, trays = dot_sheet(rng)
+        labels = [(name, str(black + white)) for name, black, white in trays]
+        ink = pick(rng, ("black", "white"))
+        inked = [(name, str(black if ink == "black" else white)) for name, black, white in trays]
+        turns = [_rows("Count the dots row by row.", labels), _named("Count the dots in the", labels, rng)]
+        turns.append(_named(f"Count the {ink} dots in the", inked, rng))
+    else:
+        canvas = character_sheet(rng) if kind == "characters" else string_sheet(rng)
+        labels = [(mark.name, mark.text) for mark in canvas.marks]
+        turns = [_rows("Read row by row.", labels), _named("Read the", labels, rng)]
+        if kind == "characters":
+            turns.append(("Name all row by row.", ", ".join(name for name, _ in labels)))
+    shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
+    chosen = shuffled(rng, [turn for turn in turns if turn is not None])[:2]
+    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in chosen])
+
+
+def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
+    return question, " ".join(text for _, text in labels)
+
+
+def _named(question: str, labels: list[tuple[str, str]], rng: np.random.Generator) -> tuple[str, str] | None:
+    names = [name for name, _ in labels]
+    asked = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])[:6]
+    return (f"{question} {', '.join(n for n, _ in asked)}.", ", ".join(t for _, t in asked)) if asked else None
+
+
 # --- questions, calls and clips -------------------------------------------------------------------------------------
 
 
@@ -202,7 +289,7 @@ def question_text(task: Task) -> str:
 
 def offer(rng: np.random.Generator) -> tuple[str, dict[str, str]]:
     """A system text that offers two functions of other names than the environment's, and those names."""
-    names = []
+    names: list[str] = []
     while len(names) < 2:
         name = f"{pick(rng, VERBS)}_{pick(rng, NOUNS)}"
         if name not in (*OWN_NAMES, *names):
@@ -369,7 +456,19 @@ def corpus(seed: int = 0) -> list[str]:
     ] * 40
     texts += [call(rng, offer(rng)[1], (112, 112)) for _ in range(200)]
     texts += ["system\nuser\nassistant\n", "The {} is too small to read here.", "I will zoom in on the"] * 40
-    texts += ["I will look closer at the frames with the red circle.", "Now I can see that it says", "The answer is"] * 40
-    texts += ["This part does not show the", "I will try another part.", "It is still too small, I will zoom in again."] * 40
-    texts += ["I can answer this from the first view.", "Image 2 shows the blue star clearly.", "There are 3 dots."] * 40
+    texts += [
+        "I will look closer at the frames with the red circle.",
+        "Now I can see that it says",
+        "The answer is",
+    ] * 40
+    texts += [
+        "This part does not show the",
+        "I will try another part.",
+        "It is still too small, I will zoom in again.",
+    ] * 40
+    texts += [
+        "I can answer this from the first view.",
+        "Image 2 shows the blue star clearly.",
+        "There are 3 dots.",
+    ] * 40
     return texts

@@ -17,7 +17,7 @@ import pixel_env  # noqa: F401  (registers the environments)
 from agents import micro, micro_lessons
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_lessons import Lesson, Shot, closeup_region, take, things
-from pixel_env.tasks import ProceduralTasks
+from pixel_env.tasks import ProceduralTasks, Task
 from pixel_env.tasks.world import shuffled
 
 Prompt = tuple[list[int], list[np.ndarray]]
@@ -80,7 +80,7 @@ def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> li
 def grounding(
     encoder: ChatEncoder, model: Any, processor: Any, rng: np.random.Generator, count: int, level: int
 ) -> float:
-    """Share of queries whose target lies wholly in a crop of a ninth of the view around the middle of the predicted box."""
+    """Share of queries whose target lies wholly in a ninth of the view around the middle of the predicted box."""
     tasks = ProceduralTasks(("search", "count", "read"), "test", level, "micro")
     asked: list[tuple[Shot, Any, Lesson]] = []
     for task in (tasks[i] for i in range(count)):
@@ -88,7 +88,7 @@ def grounding(
         shot = take(task.media.frame(0), canvas, (0, 0, canvas.width, canvas.height))
         names = [t.name for t in shot.things]
         thing = shuffled(rng, [t for t in shot.things if t.name != "title" and names.count(t.name) == 1])[0]
-        asked.append((shot, thing, micro_lessons._shown(shot, [(*micro_lessons.ground(rng, shot, thing), "ground")])))
+        asked.append((shot, thing, micro_lessons._shown(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
     hits = 0
     answers = generate(model, processor, [first_turn(encoder, lesson) for _, _, lesson in asked])
     for (shot, thing, _), text in zip(asked, answers, strict=True):
@@ -104,7 +104,9 @@ def grounding(
 def direct(encoder: ChatEncoder, model: Any, processor: Any, count: int, needs: bool, level: int) -> float:
     """Share of right answers to test questions asked on the first view without functions on offer."""
     tasks = ProceduralTasks(("search", "count", "read", "clip"), "test", level, "micro")
-    rng, chosen, prompts = np.random.default_rng(0), [], []
+    rng = np.random.default_rng(0)
+    chosen: list[Task] = []
+    prompts: list[Prompt] = []
     for task in (tasks[i] for i in range(8 * count)):
         if task.needs_operation != needs or len(chosen) == count:
             continue

@@ -1,4 +1,4 @@
-"""Make the micro base: first the vision tower learns what is under each image token, then the whole model learns to speak.
+"""Make the micro base: the vision tower learns what is under each image token, then the whole model learns to speak.
 
     python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
 
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,29 +77,13 @@ def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int
     return labels
 
 
-def sheet(rng: np.random.Generator) -> Canvas:
-    """A picture that is nothing but characters on shapes, one in each cell of a grid: many hard labels a picture."""
-    side, grid = 224, int(rng.choice([4, 4, 4, 3, 2]))
-    cell = side / grid
-    marks = []
-    for place in range(grid * grid):
-        box = jittered(
-            rng,
-            ((x := place % grid * cell), (y := place // grid * cell), x + cell, y + cell),
-            cell * rng.uniform(0.6, 0.9),
-        )
-        mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
-        marks.append(replace(mark, text_height=(box[2] - box[0]) * rng.uniform(0.27, 0.5)))
-    return Canvas(side, side, int(rng.integers(2**31)), tuple(marks))
-
-
 def seeing_batch(seed: int, count: int, sheets: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """`count` views with the dense labels of all their tokens: a share of sheets, the rest whole pictures and close-ups."""
     rng = np.random.default_rng([seed, 1])
     shown: list[tuple[Canvas, Box]] = []
     while len(shown) < count:
         if rng.random() < sheets:
-            canvas = sheet(rng)
+            canvas = micro_lessons.character_sheet(rng)
             shown.append((canvas, _whole(canvas)))
             continue
         if rng.random() < 0.2:
@@ -175,9 +159,12 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
     return example
 
 
-def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson]]:
-    """`count` sequences of lessons, a function of the seed."""
-    return micro_lessons.sequences(np.random.default_rng([seed, 2]), (IMAGE_TASKS, CLIP_TASKS), count, clip_share)
+def speaking_batch(seed: int, count: int, sheets: float, clip_share: float) -> list[list[Lesson]]:
+    """`count` sequences of lessons, a function of the seed: a share of sheets, the rest pictures and clips."""
+    rng = np.random.default_rng([seed, 2])
+    drills = [[micro_lessons.sheet_lesson(rng), micro_lessons.sheet_lesson(rng)] for _ in range(round(sheets * count))]
+    rest = count - len(drills)
+    return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), rest, clip_share)
 
 
 def collate(examples: list[Example], pad: int, image_pad: int, image_processor: Any) -> dict[str, torch.Tensor]:
@@ -243,7 +230,8 @@ class Pretraining:
         self.model = micro.build_model(self.processor).to(self.device)
         self.heads = DenseHeads(self.model.config.text_config.hidden_size).to(self.device)
         self.optimizer = self._optimizer(1e-3)
-        self.state, self.averages = State(), {}
+        self.state = State()
+        self.averages: dict[str, float] = {}
         self.checkpoint = self.out / "checkpoint.pt"
         if self.checkpoint.exists():
             self._resume()
@@ -278,11 +266,15 @@ class Pretraining:
             self.state.stage, self.state.step = stage, 0
             self.averages = {}
             self.optimizer = self._optimizer(self.args.vision_lr)
-        submit = {
-            # Characters first and alone: beside easy labels and at this rate they are never learned.
-            "see": lambda k: workers.submit(seeing_batch, k, self.args.see_batch, 1.0 if k < 0.55 * steps else 0.3),
-            "speak": lambda k: workers.submit(speaking_batch, k, self.args.batch, self.args.clip_share),
-        }[stage]
+
+        def submit(step: int) -> Future[Any]:
+            if stage == "see":
+                # Characters first and alone: beside easy labels and at this rate they are never learned.
+                return workers.submit(seeing_batch, step, self.args.see_batch, 1.0 if step < 0.55 * steps else 0.3)
+            # Many labels a picture first: with a few questions a picture the language model stays on its plateau.
+            sheets = 0.5 if step < 0.5 * steps else 0.25
+            return workers.submit(speaking_batch, step, self.args.batch, sheets, self.args.clip_share)
+
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
         while self.state.step < steps:
@@ -328,8 +320,9 @@ class Pretraining:
             for row, example in enumerate(part):
                 for start, end, skill in example.spans:
                     right = hits[row, start - 1 : end - 1]
-                    # A box is judged by its tokens, everything else as a whole.
-                    found[skill].append(float(right.float().mean()) if skill == "ground" else float(right.all()))
+                    # Boxes and sheets are judged by their tokens, everything else as a whole.
+                    by_token = skill == "ground" or skill.startswith("sheet")
+                    found[skill].append(float(right.float().mean()) if by_token else float(right.all()))
         return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
 
     def _track(self, scores: dict[str, float]) -> None:
@@ -369,7 +362,7 @@ def main() -> None:
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
     parser.add_argument("--see-steps", type=int, default=2500, help="steps of stage 1: the vision tower alone")
-    parser.add_argument("--steps", type=int, default=2700, help="steps of stage 2: the whole model")
+    parser.add_argument("--steps", type=int, default=3200, help="steps of stage 2: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 2")
     parser.add_argument("--lr", type=float, default=4e-4, help="peak rate of the language model")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_vlm
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pixel_env  # noqa: F401
 from agents.conversation import patchify
@@ -54,6 +55,16 @@ def test_log_probabilities_are_those_of_a_full_recompute() -> None:
     assert max(difference(model, sample) for sample in samples) < 1e-4
     # Without the picture's own positions the numbers are far off: the comparison can fail.
     assert max(difference(model, sample, mrope=False) for sample in samples) > 0.1
+
+
+def test_heads_may_share_keys() -> None:
+    """Larger Qwen2.5-VL models have fewer keys than queries."""
+    config = tiny_vlm.model().config
+    config.text_config.num_key_value_heads = 1
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    samples = tiny_vlm.engine(model, max_new_tokens=12, seed=1).rollout(scripted_groups())
+    assert max(difference(model, sample) for sample in samples) < 1e-4
 
 
 def test_the_environment_s_tokens_stand_where_it_said_them_and_carry_no_loss() -> None:

@@ -15,7 +15,8 @@ from trl import GRPOTrainer
 
 from agents import grpo
 from agents.group_rewards import COLUMNS, TERMS, group_rewards, step_metrics
-from agents.grpo import CuriosityGRPOTrainer, RLConfig, chosen_rows, reinforce
+from agents.grpo import CuriosityGRPOTrainer, chosen_rows, reinforce
+from agents.rl_config import RLConfig, trl_config
 from pixel_env.settings import RewardSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -120,7 +121,7 @@ def trainer_of(tmp_path: Path, config: RLConfig = SMALL, model: Any = None) -> C
         ENV,
         KWARGS,
         config,
-        args=grpo._trl_config(tmp_path, config),
+        args=trl_config(tmp_path, config),
         train_dataset=Dataset.from_dict({"prompt": ["0"] * config.prompts}),
     )
     made.model.train()

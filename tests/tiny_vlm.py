@@ -1,6 +1,7 @@
 """A tiny Qwen2.5-VL with random weights that are large enough for every input to matter."""
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from agents.conversation import ChatEncoder
 from agents.engine import Engine, restrict_vocabulary
 from pixel_env import prompts
 from pixel_env.rollout import Episode
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # numbers are compared closely, and the trainer would move the model
 
 CORPUS = [
     *micro.fixed_phrases(),

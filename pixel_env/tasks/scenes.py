@@ -212,7 +212,7 @@ def _edge_colour(rng: np.random.Generator, world: World, level: int) -> Draft:
 # --- count ----------------------------------------------------------------------------------------------------------
 
 
-def _tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str], columns: int) -> list[Mark]:
+def tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str], columns: int) -> list[Mark]:
     """Dots of the given inks in distinct places of a tray; their sizes vary so that the tray's shade tells little."""
     x1, y1, x2, _ = tray.box
     side = x2 - x1
@@ -271,7 +271,7 @@ def _dots_draft(
     size, trays, objects = _tray_scene(rng, world, level, adjacent=len(asked) > 1)
     columns = 3 if MOST_DOTS[level] <= 9 else 4
     inks = asked + [_inks(rng, int(rng.integers(MOST_DOTS[level] + 1))) for _ in trays[len(asked) :]]
-    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in _tray_dots(rng, tray, some, columns)]
+    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in tray_dots(rng, tray, some, columns)]
     text = question.format(*(f"{tray.name} tray" for tray in trays))
     cue = Cue(union(*(tray.box for tray in trays[: max(1, len(asked))])))
     return Draft(text, _image(rng, size, [*objects, *trays, *dots]), (str(answer),), "number", needs, cue)
@@ -313,7 +313,7 @@ def _dots_in_two(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _trays(rng: np.random.Generator, world: World, level: int) -> Draft:
     size, trays, objects = _tray_scene(rng, world, level)
     dots = [
-        d for tray in trays for d in _tray_dots(rng, tray, _inks(rng, int(rng.integers(1, MOST_DOTS[level] + 1))), 3)
+        d for tray in trays for d in tray_dots(rng, tray, _inks(rng, int(rng.integers(1, MOST_DOTS[level] + 1))), 3)
     ]
     shape = pick(rng, TRAY_SHAPES)
     answer = sum(tray.kind == shape for tray in trays)

@@ -1,0 +1,105 @@
+"""How reinforcement learning is done: our settings, and the same in TRL's words."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from trl import GRPOConfig
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    """How to train.
+
+    Attributes:
+        steps: Optimizer steps.
+        prompts: Tasks played at a time, each `group_size` times.
+        group_size: G, rollouts a task.
+        updates: Optimizer steps made of one batch of rollouts.
+        learning_rate: Peak rate of Adam; the paper has 1e-6 for 7B.
+        schedule: Course of the rate after a warm-up of 3% of the steps.
+        temperature: Of the rollouts, and so of the policy that is trained.
+        epsilon: The ratio of probabilities is clipped at 1 - epsilon ...
+        epsilon_high: ... and at 1 + epsilon_high.
+        scale_rewards: Advantages are divided by the standard deviation of their group, of the batch, or by nothing.
+        loss_type: How tokens are weighted: "dapo" all alike, "grpo" by 1 / length of their rollout, "dr_grpo" alike
+            with a constant norm.
+        train_on_cut: Whether a rollout that its token budget ended carries loss. It counts as a failure either way.
+        max_new_tokens: Most tokens of a turn.
+        max_completion_tokens: Most tokens of a rollout behind the prompt.
+        max_grad_norm: The gradient is scaled down to this norm.
+        batch_size: Most rollouts in one forward and backward pass.
+        gradient_checkpointing: Saves memory, costs time.
+        save_steps: Optimizer steps between checkpoints; the last two are kept.
+        seed: Of the order of tasks and of the sampling.
+    """
+
+    steps: int = 100
+    prompts: int = 16
+    group_size: int = 8
+    updates: int = 1
+    learning_rate: float = 2e-5
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    temperature: float = 1.0
+    epsilon: float = 0.2
+    epsilon_high: float = 0.35
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    train_on_cut: bool = False
+    max_new_tokens: int = 160
+    max_completion_tokens: int = 1024
+    max_grad_norm: float = 1.0
+    batch_size: int = 32
+    gradient_checkpointing: bool = False
+    save_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(f"expected group_size of at least 2, rollouts that can be compared, got {self.group_size}")
+        if self.temperature <= 0:
+            raise ValueError(f"expected temperature above 0, the policy is sampled, got {self.temperature}")
+        if self.prompts * self.group_size % self.updates or self.save_steps % self.updates:
+            raise ValueError(
+                f"expected updates to divide prompts * group_size = {self.prompts * self.group_size} "
+                f"and save_steps = {self.save_steps}, got {self.updates}"
+            )
+
+
+def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
+    """The settings in TRL's words."""
+    on_gpu = torch.cuda.is_available()
+    rows = config.prompts * config.group_size // int(os.environ.get("WORLD_SIZE", "1")) // config.updates
+    batch = max(size for size in range(1, min(rows, config.batch_size) + 1) if rows % size == 0)
+    return GRPOConfig(
+        output_dir=str(out),
+        max_steps=config.steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=rows // batch,
+        steps_per_generation=rows // batch * config.updates,
+        num_generations=config.group_size,
+        shuffle_dataset=False,  # the tasks come in the order of a run
+        max_completion_length=config.max_completion_tokens,
+        temperature=config.temperature,
+        beta=0.0,
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        scale_rewards=config.scale_rewards,
+        loss_type=config.loss_type,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        warmup_steps=int(0.03 * config.steps),
+        max_grad_norm=config.max_grad_norm,
+        activation_checkpointing=config.gradient_checkpointing,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+        seed=config.seed,
+    )
