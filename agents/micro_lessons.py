@@ -255,27 +255,28 @@ def sheet_lesson(rng: np.random.Generator) -> Lesson:
         labels = [(name, str(black + white)) for name, black, white in trays]
         ink = pick(rng, ("black", "white"))
         inked = [(name, str(black if ink == "black" else white)) for name, black, white in trays]
-        turns = [_rows("Count the dots row by row.", labels), _named("Count the dots in the", labels, rng)]
-        turns.append(_named(f"Count the {ink} dots in the", inked, rng))
+        turns = [_rows("Count the dots row by row.", labels), *_named("Count the dots in the", labels, rng)]
+        turns += _named(f"Count the {ink} dots in the", inked, rng)
     else:
         canvas = character_sheet(rng) if kind == "characters" else string_sheet(rng)
         labels = [(mark.name, mark.text) for mark in canvas.marks]
-        turns = [_rows("Read row by row.", labels), _named("Read the", labels, rng)]
+        turns = [_rows("Read row by row.", labels), *_named("Read the", labels, rng)]
         if kind == "characters":
             turns.append(("Name all row by row.", ", ".join(name for name, _ in labels)))
     shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
-    chosen = shuffled(rng, [turn for turn in turns if turn is not None])[:2]
-    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in chosen])
+    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in shuffled(rng, turns)[:3]])
 
 
 def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
     return question, " ".join(text for _, text in labels)
 
 
-def _named(question: str, labels: list[tuple[str, str]], rng: np.random.Generator) -> tuple[str, str] | None:
+def _named(question: str, labels: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
+    """One thing by name, twice, and several at once, as far as names are unique."""
     names = [name for name, _ in labels]
-    asked = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])[:6]
-    return (f"{question} {', '.join(n for n, _ in asked)}.", ", ".join(t for _, t in asked)) if asked else None
+    known = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])
+    groups = [known[:1], known[1:2], known[2:6]]
+    return [(f"{question} {', '.join(n for n, _ in some)}.", ", ".join(t for _, t in some)) for some in groups if some]
 
 
 # --- questions, calls and clips -------------------------------------------------------------------------------------

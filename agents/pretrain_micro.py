@@ -12,7 +12,7 @@ import math
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from agents.micro_lessons import PIXELS, Lesson, closeup_region
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas
-from pixel_env.tasks.world import DIGITS, LETTERS, glyph_mark, jittered, pick, shuffled
+from pixel_env.tasks.world import DIGITS, LETTERS, shuffled
 
 SKILL_WEIGHT = defaultdict(lambda: 1.0, read=3.0, string=3.0, tally=3.0, frames=0.7, call=0.5, describe=0.7)
 LEVELS = (1, 1, 2, 2, 3)
@@ -38,7 +38,16 @@ NONE = -100
 
 # --- stage 1: seeing ------------------------------------------------------------------------------------------------
 
-HEADS = {"glyph": len(DIGITS + LETTERS), "colour": len(COLOUR_NAMES) + 2, "kind": len(KINDS) + 1, "dots": 11, "box": 4}
+WORDS = {
+    "glyph": tuple(DIGITS + LETTERS),
+    "colour": (*(f" {colour}" for colour in COLOUR_NAMES), " white"),
+    "kind": tuple(f" {kind}" for kind in KINDS),
+    "dots": tuple(DIGITS),
+}
+"""What an image token can say, attribute by attribute; each is one token of the vocabulary."""
+HEADS = (*WORDS, "box")
+SHARPNESS = 12.0
+"""Scale of the cosine between an image token and a word: low enough that the words make up most of the token."""
 
 
 def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -49,9 +58,9 @@ def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int
     x1, y1, x2, y2 = region
     sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
     columns, rows = size[0] // micro.FACTOR, size[1] // micro.FACTOR
-    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in HEADS if name != "box"}
-    labels["colour"][:] = HEADS["colour"] - 1
-    labels["kind"][:] = HEADS["kind"] - 1
+    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in WORDS}
+    for name in ("colour", "kind"):
+        labels[name][:] = len(WORDS[name])  # nothing
     labels["box"] = np.full((columns * rows, 4), np.nan, np.float32)
     marks = [m for m in canvas.marks if m.kind in KINDS and not (m.kind == "circle" and m.colour in ("black", "white"))]
     inks = [m.centre for m in canvas.marks if m not in marks and m.kind == "circle"]
@@ -72,13 +81,13 @@ def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int
                 labels["colour"][cell] = (*COLOUR_NAMES, "white").index(mark.colour)
             labels["kind"][cell] = KINDS.index(mark.kind)
             if not mark.text and box[2] - box[0] > 36:
-                labels["dots"][cell] = min(dots, 10)
+                labels["dots"][cell] = min(dots, 9)
             labels["box"][cell] = (box - np.array([cx, cy, cx, cy])) / micro.FACTOR
     return labels
 
 
 def seeing_batch(seed: int, count: int, sheets: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """`count` views with the dense labels of all their tokens: a share of sheets, the rest whole pictures and close-ups."""
+    """`count` views with the dense labels of all their tokens: a share of sheets, the rest pictures and close-ups."""
     rng = np.random.default_rng([seed, 1])
     shown: list[tuple[Canvas, Box]] = []
     while len(shown) < count:
@@ -108,27 +117,39 @@ def _whole(canvas: Canvas) -> Box:
     return (0.0, 0.0, float(canvas.width), float(canvas.height))
 
 
-class DenseHeads(nn.Module):
-    """Linear readers of the image tokens; thrown away after stage 1."""
+class TokenReader(nn.Module):
+    """Reads image tokens through the word embeddings of the language model, and boxes through a linear map.
 
-    def __init__(self, hidden: int) -> None:
+    What a red circle looks like is pulled towards the words "red" and "circle": the language model then finds a thing
+    by its name, and repeats what it says, by copying, which it learns much sooner than a code of its own.
+    """
+
+    def __init__(self, embeddings: nn.Embedding, words: dict[str, list[int]]) -> None:
         super().__init__()
-        self.readers = nn.ModuleDict({name: nn.Linear(hidden, size) for name, size in HEADS.items()})
+        self.box = nn.Linear(embeddings.embedding_dim, 4)
+        self._embeddings, self._words = [embeddings], words  # in a list: not a parameter of this module
 
     def loss(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Sum of the losses of all readers and the accuracy of each (of the box: mean error in pixels)."""
-        total, scores = features.new_zeros(()), {}
-        for name, reader in self.readers.items():
-            output, target = reader(features), labels[name]
-            if name == "box":
-                known = target[:, 0].isfinite()
-                total = total + nn.functional.smooth_l1_loss(output[known], target[known], beta=0.1)
-                scores[name] = float((output[known] - target[known]).detach().abs().mean()) * micro.FACTOR
-            elif (known := target != NONE).any():
-                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(
-                    output[known], target[known]
-                )
-                scores[name] = float((output[known].argmax(-1) == target[known]).float().mean())
+        """Sum of the losses of all attributes and the accuracy of each (of the box: mean error in pixels).
+
+        Args:
+            features: (tokens, hidden), the image tokens as the language model gets them.
+            labels: see `dense_labels`.
+        """
+        known = labels["box"][:, 0].isfinite()
+        error = self.box(features[known]) - labels["box"][known]
+        total = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
+        scores = {"box": float(error.detach().abs().mean()) * micro.FACTOR}
+        directions = nn.functional.normalize(features, dim=-1)
+        for name, words in self._words.items():
+            known = labels[name] != NONE
+            if known.any():
+                meanings = nn.functional.normalize(self._embeddings[0].weight[words], dim=-1)
+                logits = SHARPNESS * directions[known] @ meanings.T
+                logits = nn.functional.pad(logits, (0, 1))  # nothing at all scores 0
+                target = labels[name][known]
+                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(logits, target)
+                scores[name] = float((logits.argmax(-1) == target).float().mean())
         return total, scores
 
 
@@ -228,7 +249,8 @@ class Pretraining:
         self.processor = micro.build_processor(micro_lessons.corpus(), phrases)
         self.encoder = ChatEncoder(self.processor)
         self.model = micro.build_model(self.processor).to(self.device)
-        self.heads = DenseHeads(self.model.config.text_config.hidden_size).to(self.device)
+        words = {name: [self._token(word) for word in some] for name, some in WORDS.items()}
+        self.reader = TokenReader(self.model.get_input_embeddings(), words).to(self.device)
         self.optimizer = self._optimizer(1e-3)
         self.state = State()
         self.averages: dict[str, float] = {}
@@ -236,8 +258,13 @@ class Pretraining:
         if self.checkpoint.exists():
             self._resume()
 
+    def _token(self, word: str) -> int:
+        ids = self.encoder.text(word)
+        assert len(ids) == 1, f"{word!r} is not one token"
+        return ids[0]
+
     def _optimizer(self, vision_lr: float) -> torch.optim.AdamW:
-        vision = list(self.model.model.visual.parameters()) + list(self.heads.parameters())
+        vision = list(self.model.model.visual.parameters()) + list(self.reader.parameters())
         text = [p for n, p in self.model.named_parameters() if "visual" not in n]
         groups = [{"params": vision, "peak": vision_lr}, {"params": text, "peak": self.args.lr}]
         return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.02, betas=(0.9, 0.98))
@@ -246,7 +273,7 @@ class Pretraining:
         saved = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
         self.state = State(**saved["state"])
         self.model.load_state_dict(saved["model"])
-        self.heads.load_state_dict(saved["heads"])
+        self.reader.load_state_dict(saved["reader"])
         if self.state.stage == "speak":
             self.optimizer = self._optimizer(self.args.vision_lr)
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -300,7 +327,7 @@ class Pretraining:
         pixels, grid = patchify(images, self.processor.image_processor)
         output = self.model.model.visual(pixels.to(self.device), grid_thw=grid.to(self.device))
         targets = {k: torch.from_numpy(v).to(self.device) for k, v in labels.items()}
-        loss, scores = self.heads.loss(output.pooler_output, targets)
+        loss, scores = self.reader.loss(output.pooler_output, targets)
         loss.backward()
         return {"loss": float(loss.detach()), **scores}
 
@@ -341,7 +368,7 @@ class Pretraining:
         torch.save(
             {
                 "model": self.model.state_dict(),
-                "heads": self.heads.state_dict(),
+                "reader": self.reader.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "state": asdict(self.state),
             },
@@ -361,12 +388,12 @@ def main() -> None:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
-    parser.add_argument("--see-steps", type=int, default=2500, help="steps of stage 1: the vision tower alone")
+    parser.add_argument("--see-steps", type=int, default=1500, help="steps of stage 1: the vision tower alone")
     parser.add_argument("--steps", type=int, default=3200, help="steps of stage 2: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 2")
-    parser.add_argument("--lr", type=float, default=4e-4, help="peak rate of the language model")
-    parser.add_argument("--vision-lr", type=float, default=6e-4, help="peak rate of the vision tower in stage 2")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model")
+    parser.add_argument("--vision-lr", type=float, default=5e-4, help="peak rate of the vision tower in stage 2")
     parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
     Pretraining(parser.parse_args()).run()
