@@ -247,9 +247,8 @@ def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
     return Canvas(SHEET_SIDE, SHEET_SIDE, int(rng.integers(2**31)), tuple(marks))
 
 
-def sheet_lesson(rng: np.random.Generator) -> Lesson:
-    """Read a whole sheet row by row, or several of its things by name."""
-    kind = pick(rng, ("characters", "characters", "strings", "dots"))
+def sheet_lesson(rng: np.random.Generator, kind: str, most: int) -> Lesson:
+    """Read a sheet of "characters", "strings" or "dots" row by row, or some of its things by name, in `most` turns."""
     if kind == "dots":
         canvas, trays = dot_sheet(rng)
         labels = [(name, str(black + white)) for name, black, white in trays]
@@ -264,7 +263,21 @@ def sheet_lesson(rng: np.random.Generator) -> Lesson:
         if kind == "characters":
             turns.append(("Name all row by row.", ", ".join(name for name, _ in labels)))
     shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
-    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in shuffled(rng, turns)[:3]])
+    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in shuffled(rng, turns)[:most]])
+
+
+def character_drill(rng: np.random.Generator) -> Lesson:
+    """A sheet of characters with the question that has the most answers in it, mostly: read all, row by row."""
+    canvas = character_sheet(rng)
+    labels = [(mark.name, mark.text) for mark in canvas.marks]
+    question, answer = _rows("Read row by row.", labels)
+    draw_kind = rng.random()
+    if draw_kind < 0.15:
+        question, answer = "Name all row by row.", ", ".join(name for name, _ in labels)
+    elif draw_kind < 0.45 and (named := _named("Read the", labels, rng)):
+        question, answer = named[-1]
+    shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
+    return _shown(shot, [(question, answer, "sheet characters")])
 
 
 def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:

@@ -26,13 +26,14 @@ from agents.micro_lessons import PIXELS, Lesson, closeup_region
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas
-from pixel_env.tasks.world import DIGITS, LETTERS, shuffled
+from pixel_env.tasks.world import DIGITS, LETTERS, pick, shuffled
 
 SKILL_WEIGHT = defaultdict(lambda: 1.0, read=3.0, string=3.0, tally=3.0, frames=0.7, call=0.5, describe=0.7)
 LEVELS = (1, 1, 2, 2, 3)
 IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
 CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
 KINDS = (*SHAPES, "panel")
+STAGES = ("see", "drill", "speak")
 NONE = -100
 
 
@@ -180,12 +181,18 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
     return example
 
 
-def speaking_batch(seed: int, count: int, sheets: float, clip_share: float) -> list[list[Lesson]]:
-    """`count` sequences of lessons, a function of the seed: a share of sheets, the rest pictures and clips."""
+def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
+    """`count` sheets of characters with one question each, a function of the seed."""
+    rng = np.random.default_rng([seed, 3])
+    return [[micro_lessons.character_drill(rng)] for _ in range(count)]
+
+
+def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson]]:
+    """`count` sequences of lessons, a quarter of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
-    drills = [[micro_lessons.sheet_lesson(rng), micro_lessons.sheet_lesson(rng)] for _ in range(round(sheets * count))]
-    rest = count - len(drills)
-    return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), rest, clip_share)
+    kinds = [pick(rng, ("characters", "strings", "dots")) for _ in range(count // 4)]
+    drills = [[micro_lessons.sheet_lesson(rng, kind, most=3) for _ in range(2)] for kind in kinds]
+    return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(drills), clip_share)
 
 
 def collate(examples: list[Example], pad: int, image_pad: int, image_processor: Any) -> dict[str, torch.Tensor]:
@@ -274,7 +281,7 @@ class Pretraining:
         self.state = State(**saved["state"])
         self.model.load_state_dict(saved["model"])
         self.reader.load_state_dict(saved["reader"])
-        if self.state.stage == "speak":
+        if self.state.stage != "see":
             self.optimizer = self._optimizer(self.args.vision_lr)
         self.optimizer.load_state_dict(saved["optimizer"])
         print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
@@ -283,11 +290,15 @@ class Pretraining:
         """Both stages, then write the Hugging Face directory."""
         with ProcessPoolExecutor(1) as workers:
             self._stage("see", self.args.see_steps, workers)
+            # Looking things up, by place and by name, is learned from sheets alone, while the tower rests.
+            self.model.model.visual.requires_grad_(False)
+            self._stage("drill", self.args.drill_steps, workers)
+            self.model.model.visual.requires_grad_(True)
             self._stage("speak", self.args.steps, workers)
         self.save()
 
     def _stage(self, stage: str, steps: int, workers: ProcessPoolExecutor) -> None:
-        if ["see", "speak"].index(self.state.stage) > ["see", "speak"].index(stage):
+        if STAGES.index(self.state.stage) > STAGES.index(stage):
             return
         if self.state.stage != stage:
             self.state.stage, self.state.step = stage, 0
@@ -298,9 +309,9 @@ class Pretraining:
             if stage == "see":
                 # Characters first and alone: beside easy labels and at this rate they are never learned.
                 return workers.submit(seeing_batch, step, self.args.see_batch, 1.0 if step < 0.55 * steps else 0.3)
-            # Many labels a picture first: with a few questions a picture the language model stays on its plateau.
-            sheets = 0.5 if step < 0.5 * steps else 0.25
-            return workers.submit(speaking_batch, step, self.args.batch, sheets, self.args.clip_share)
+            if stage == "drill":
+                return workers.submit(drill_batch, step, self.args.drill_batch)
+            return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share)
 
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
@@ -389,11 +400,13 @@ def main() -> None:
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
     parser.add_argument("--see-steps", type=int, default=1500, help="steps of stage 1: the vision tower alone")
-    parser.add_argument("--steps", type=int, default=3200, help="steps of stage 2: the whole model")
+    parser.add_argument("--drill-steps", type=int, default=1000, help="steps of stage 2: the language model on sheets")
+    parser.add_argument("--drill-batch", type=int, default=48, help="sheets a step in stage 2")
+    parser.add_argument("--steps", type=int, default=3200, help="steps of stage 3: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
-    parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 2")
+    parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model")
-    parser.add_argument("--vision-lr", type=float, default=5e-4, help="peak rate of the vision tower in stage 2")
+    parser.add_argument("--vision-lr", type=float, default=5e-4, help="peak rate of the vision tower in stage 3")
     parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
     Pretraining(parser.parse_args()).run()
