@@ -12,7 +12,7 @@ import math
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +182,24 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
 
 
 def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
-    """`count` sheets of characters with one question each, a function of the seed."""
+    """Sequences of one to three sheets of characters, `count` sheets in all or a few more, a function of the seed.
+
+    Where a sheet stands varies, sometimes behind a system text: drilled at one place, the skill stays at that place.
+    """
     rng = np.random.default_rng([seed, 3])
-    return [[micro_lessons.character_drill(rng)] for _ in range(count)]
+    batch: list[list[Lesson]] = []
+    while sum(map(len, batch)) < count:
+        lessons = [micro_lessons.character_drill(rng) for _ in range(int(rng.integers(1, 4)))]
+        if rng.random() < 0.3:
+            lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
+        batch.append(lessons)
+    return batch
 
 
 def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson]]:
-    """`count` sequences of lessons, a quarter of them sheets, the rest pictures and clips, a function of the seed."""
+    """`count` sequences of lessons, half of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
-    kinds = [pick(rng, ("characters", "strings", "dots")) for _ in range(count // 4)]
+    kinds = [pick(rng, ("characters", "strings", "dots")) for _ in range(count // 2)]
     drills = [[micro_lessons.sheet_lesson(rng, kind, most=3) for _ in range(2)] for kind in kinds]
     return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(drills), clip_share)
 
@@ -264,6 +273,9 @@ class Pretraining:
         self.checkpoint = self.out / "checkpoint.pt"
         if self.checkpoint.exists():
             self._resume()
+        elif args.start:
+            self.model.load_state_dict(micro.load_model(args.start).state_dict())
+            self.state = State(stage="drill", step=args.drill_steps)  # what is left is the last stage
 
     def _token(self, word: str) -> int:
         ids = self.encoder.text(word)
@@ -402,12 +414,13 @@ def main() -> None:
     parser.add_argument("--see-steps", type=int, default=1500, help="steps of stage 1: the vision tower alone")
     parser.add_argument("--drill-steps", type=int, default=1000, help="steps of stage 2: the language model on sheets")
     parser.add_argument("--drill-batch", type=int, default=48, help="sheets a step in stage 2")
-    parser.add_argument("--steps", type=int, default=3200, help="steps of stage 3: the whole model")
+    parser.add_argument("--steps", type=int, default=2700, help="steps of stage 3: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model")
     parser.add_argument("--vision-lr", type=float, default=5e-4, help="peak rate of the vision tower in stage 3")
     parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")
+    parser.add_argument("--start", help="skip to stage 3 with the weights of this folder, such as agents/micro_base")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
     Pretraining(parser.parse_args()).run()
 

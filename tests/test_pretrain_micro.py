@@ -125,10 +125,10 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(500, 1000, 1.0) == pytest.approx(0.05 + 0.95 / 2)
 
 
-def arguments(out: Path, **changed: int) -> argparse.Namespace:
+def arguments(out: Path, start: Path | None = None, **changed: int) -> argparse.Namespace:
     plain = {"see_steps": 2, "see_batch": 2, "drill_steps": 2, "drill_batch": 2, "steps": 2, "batch": 4}
     rates = {"lr": 1e-3, "vision_lr": 1e-3, "clip_share": 0.2, "seed": 0}
-    return argparse.Namespace(out=str(out), **(plain | changed), **rates)
+    return argparse.Namespace(out=str(out), start=start, **(plain | changed), **rates)
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -143,3 +143,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     assert (tmp_path / "whole" / "model" / "model.safetensors").stat().st_size < 16e6
+
+    further = Pretraining(arguments(tmp_path / "further", start=tmp_path / "whole" / "model"))
+    assert (further.state.stage, further.state.step) == ("drill", 2)
+    for (name, one), other in zip(whole.model.state_dict().items(), further.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(one.half().float(), other, msg=name)  # the folder holds 16 bits
