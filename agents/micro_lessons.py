@@ -280,6 +280,20 @@ def character_drill(rng: np.random.Generator) -> Lesson:
     return _shown(shot, [(question, answer, "sheet characters")])
 
 
+def box_drill(rng: np.random.Generator) -> Lesson:
+    """A few objects and the question for all their boxes, row by row or by name."""
+    places = sorted(rng.choice(16, int(rng.integers(2, 6)), replace=False).tolist())
+    grid, pairs = _grid(rng, 4), shuffled(rng, [(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES])
+    boxes = [jittered(rng, grid[place], rng.uniform(18, 30)) for place in places]
+    marks = [Mark(shape, box, colour) for (colour, shape), box in zip(pairs, boxes, strict=False)]
+    canvas = _sheet(rng, marks)
+    shot = take(draw(canvas), canvas, (0, 0, SHEET_SIDE, SHEET_SIDE))
+    question, answer = ground(rng, shuffled(rng, shot.things))
+    if rng.random() < 0.5:
+        question, answer = "Locate all row by row.", ground(rng, shot.things)[1]
+    return _shown(shot, [(question, answer, "ground")])
+
+
 def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
     return question, " ".join(text for _, text in labels)
 

@@ -189,7 +189,10 @@ def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
     rng = np.random.default_rng([seed, 3])
     batch: list[list[Lesson]] = []
     while sum(map(len, batch)) < count:
-        lessons = [micro_lessons.character_drill(rng) for _ in range(int(rng.integers(1, 4)))]
+        drills = [
+            pick(rng, (micro_lessons.character_drill, micro_lessons.box_drill)) for _ in range(int(rng.integers(1, 4)))
+        ]
+        lessons = [drill(rng) for drill in drills]
         if rng.random() < 0.3:
             lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
         batch.append(lessons)

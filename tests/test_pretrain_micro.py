@@ -111,6 +111,18 @@ def test_sheets_are_read_in_the_order_of_rows() -> None:
             assert place == row * grid + column
 
 
+def test_box_drills_name_all_boxes_in_order() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        (turn,) = micro_lessons.box_drill(rng).turns
+        boxes = [json.loads(line)["bbox_2d"] for line in turn.answer.split("\n")]
+        assert 2 <= len(boxes) <= 5
+        assert all(0 <= x1 < x2 <= 112 and 0 <= y1 < y2 <= 112 for x1, y1, x2, y2 in boxes)
+        cells = [((y1 + y2) // 2 // 28, (x1 + x2) // 2 // 28) for x1, y1, x2, y2 in boxes]
+        if "row by row" in turn.text:
+            assert cells == sorted(cells)
+
+
 def test_offered_functions_have_other_names() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
