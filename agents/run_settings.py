@@ -99,7 +99,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 10_000,
     },
 }
-"""What follows from the preset unless it is given: measured for the micro model, the paper's for real ones."""
+"""What follows from the preset unless it is given: first guesses for the micro model, the paper's for real ones."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
