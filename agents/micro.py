@@ -8,6 +8,7 @@ micro model is spent on pictures, questions and calls.
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
 )
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pixel_env import prompts
@@ -78,24 +80,46 @@ def load_processor(path: str | Path) -> ImageProcessor:
 
 
 def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> Qwen2_5_VLForConditionalGeneration:
-    """Load the weights of any Qwen2.5-VL directory or id and replace the slow patch embedding by its equal."""
-    return with_linear_patches(Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype))
+    """Load the weights of any Qwen2.5-VL directory or id and replace the slow parts of its vision tower by equals."""
+    return with_fast_vision(Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype))
 
 
-def with_linear_patches(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
-    """Compute the patch embedding as a matrix product.
+def with_fast_vision(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
+    """Compute the patch embedding as a matrix product, and attention for all pictures of a size at once.
 
-    Its 3-D convolution has kernel = stride, so it is a linear map of each patch; as a product on the same weights it is
-    several times faster. Names and values of the parameters stay as they are.
+    The patch embedding is a 3-D convolution with kernel = stride, so a linear map of each patch; as a product on the
+    same weights it is several times faster. Attention otherwise runs picture by picture. Names and values of the
+    parameters stay as they are.
     """
     embed = model.model.visual.patch_embed
 
-    def forward(patches: torch.Tensor) -> torch.Tensor:
+    def embed_patches(patches: torch.Tensor) -> torch.Tensor:
         weight = embed.proj.weight
         return torch.nn.functional.linear(patches.view(-1, weight[0].numel()).to(weight.dtype), weight.flatten(1))
 
-    embed.forward = forward
+    embed.forward = embed_patches
+    if model.config.vision_config._attn_implementation == "sdpa":
+        for block in model.model.visual.blocks:
+            block.attn.forward = partial(_attend_by_size, block.attn)
     return model
+
+
+def _attend_by_size(
+    attention: Any, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any, **_: Any
+) -> torch.Tensor:
+    """Attention of the vision tower, (patches, hidden) to the same: one call for all pictures of the same size."""
+    qkv = attention.qkv(hidden_states).view(len(hidden_states), 3, attention.num_heads, attention.head_dim)
+    q, k, v = qkv.unbind(1)
+    q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+    starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
+    rows, mixed = [], []
+    for length in lengths.unique().tolist():
+        rows.append((starts[lengths == length][:, None] + torch.arange(length, device=starts.device)).flatten())
+        shape = (-1, length, attention.num_heads, attention.head_dim)
+        one, two, three = (part[rows[-1]].view(shape).transpose(1, 2) for part in (q, k, v))
+        found = torch.nn.functional.scaled_dot_product_attention(one, two, three, scale=attention.scaling)
+        mixed.append(found.transpose(1, 2).reshape(-1, attention.dim))
+    return attention.proj(torch.cat(mixed)[torch.cat(rows).argsort()])
 
 
 def fixed_phrases() -> list[str]:
@@ -195,7 +219,7 @@ def build_model(
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return with_linear_patches(model)
+    return with_fast_vision(model)
 
 
 def save(

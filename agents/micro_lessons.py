@@ -6,7 +6,7 @@ result of a call, and the functions that are offered have other names than the e
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,14 @@ from agents.micro import FACTOR
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
-from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, draw, text_width
-from pixel_env.tasks.scenes import TRAY_SHAPES, tray_dots
-from pixel_env.tasks.world import DIGITS, LETTERS, VIEW_PIXELS, contrast, glyph_mark, jittered, pick, shuffled
+from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas, Mark
+from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.world import DIGITS, VIEW_PIXELS, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
+LEVELS = (1, 1, 2, 2, 3)
+IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
+CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
 FINAL = "Put the final answer within \\boxed{}."
 LEGIBLE = 6.0
 """Height in view pixels from which a character can be asked for."""
@@ -179,131 +182,18 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
     if 0 < len(known) <= 6 and rng.random() < 0.35:
         turns.append((*describe(shot), "describe"))
     chosen = shuffled(rng, turns)[:most] or [(*describe(shot), "describe")]
-    return _shown(shot, chosen)
+    return about(shot, chosen)
 
 
 def _header(image: np.ndarray) -> str:
     return f"Image {{number}} ({image.shape[1]}x{image.shape[0]}): {prompts.IMAGE_MARKER}\n"
 
 
-def _shown(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
+def about(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
+    """A lesson of (question, answer, skill) turns; the first one shows the shot."""
     (question, answer, skill), *rest = turns
     first = Turn(_header(shot.image) + prefix + question, (shot.image,), answer, skill)
     return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
-
-
-# --- sheets: many labels a picture ----------------------------------------------------------------------------------
-
-SHEET_SIDE = 224
-
-
-def character_sheet(rng: np.random.Generator) -> Canvas:
-    """A picture that is nothing but characters on shapes, one in each cell of a grid."""
-    marks = []
-    for cell in _grid(rng, int(rng.choice([4, 4, 4, 3, 2]))):
-        side = cell[2] - cell[0]
-        box = jittered(rng, cell, side * rng.uniform(0.6, 0.9))
-        mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
-        marks.append(replace(mark, text_height=(box[2] - box[0]) * rng.uniform(0.27, 0.5)))
-    return _sheet(rng, marks)
-
-
-def string_sheet(rng: np.random.Generator) -> Canvas:
-    """Coloured panels with short strings, in one or two columns."""
-    columns, rows = int(rng.integers(1, 3)), int(rng.integers(2, 6))
-    marks = []
-    for k in range(columns * rows):
-        w, h = SHEET_SIDE / columns, SHEET_SIDE / rows
-        height = rng.uniform(14, 22)
-        text = "".join(pick(rng, LETTERS + DIGITS) for _ in range(int(rng.integers(1, 7 if columns == 2 else 12))))
-        width = min(w - 4, max(text_width(text, height) + 8, 30.0))
-        x, y = k % columns * w + rng.uniform(0, w - width), k // columns * h + rng.uniform(0, max(0.0, h - height - 8))
-        box = (round(x), round(y), round(x + width), round(y + min(h - 2, height + 8)))
-        colour = pick(rng, (*COLOUR_NAMES, "white"))
-        marks.append(
-            Mark("panel", box, colour, text, height * min(1.0, (w - 8) / text_width(text, height)), contrast(colour))
-        )
-    return _sheet(rng, marks)
-
-
-def dot_sheet(rng: np.random.Generator) -> tuple[Canvas, list[tuple[str, int, int]]]:
-    """Trays of dots, and for each its name and its black and white dots."""
-    marks, trays = [], []
-    for cell in _grid(rng, int(rng.choice([3, 2, 2, 1]))):
-        box = jittered(rng, cell, (cell[2] - cell[0]) * rng.uniform(0.6, 0.95))
-        tray = Mark(pick(rng, TRAY_SHAPES), box, pick(rng, COLOUR_NAMES))
-        black, white = int(rng.integers(0, 5)), int(rng.integers(0, 5))
-        marks += [tray, *tray_dots(rng, tray, shuffled(rng, ["black"] * black + ["white"] * white), 3)]
-        trays.append((f"{tray.name} tray", black, white))
-    return _sheet(rng, marks), trays
-
-
-def _grid(rng: np.random.Generator, grid: int) -> list[Box]:
-    side = SHEET_SIDE / grid
-    return [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(grid) for x in range(grid)]
-
-
-def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
-    return Canvas(SHEET_SIDE, SHEET_SIDE, int(rng.integers(2**31)), tuple(marks))
-
-
-def sheet_lesson(rng: np.random.Generator, kind: str, most: int) -> Lesson:
-    """Read a sheet of "characters", "strings" or "dots" row by row, or some of its things by name, in `most` turns."""
-    if kind == "dots":
-        canvas, trays = dot_sheet(rng)
-        labels = [(name, str(black + white)) for name, black, white in trays]
-        ink = pick(rng, ("black", "white"))
-        inked = [(name, str(black if ink == "black" else white)) for name, black, white in trays]
-        turns = [_rows("Count the dots row by row.", labels), *_named("Count the dots in the", labels, rng)]
-        turns += _named(f"Count the {ink} dots in the", inked, rng)
-    else:
-        canvas = character_sheet(rng) if kind == "characters" else string_sheet(rng)
-        labels = [(mark.name, mark.text) for mark in canvas.marks]
-        turns = [_rows("Read row by row.", labels), *_named("Read the", labels, rng)]
-        if kind == "characters":
-            turns.append(("Name all row by row.", ", ".join(name for name, _ in labels)))
-    shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
-    return _shown(shot, [(question, answer, f"sheet {kind}") for question, answer in shuffled(rng, turns)[:most]])
-
-
-def character_drill(rng: np.random.Generator) -> Lesson:
-    """A sheet of characters with the question that has the most answers in it, mostly: read all, row by row."""
-    canvas = character_sheet(rng)
-    labels = [(mark.name, mark.text) for mark in canvas.marks]
-    question, answer = _rows("Read row by row.", labels)
-    draw_kind = rng.random()
-    if draw_kind < 0.15:
-        question, answer = "Name all row by row.", ", ".join(name for name, _ in labels)
-    elif draw_kind < 0.45 and (named := _named("Read the", labels, rng)):
-        question, answer = named[-1]
-    shot = Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
-    return _shown(shot, [(question, answer, "sheet characters")])
-
-
-def box_drill(rng: np.random.Generator) -> Lesson:
-    """A few objects and the question for all their boxes, row by row or by name."""
-    places = sorted(rng.choice(16, int(rng.integers(2, 6)), replace=False).tolist())
-    grid, pairs = _grid(rng, 4), shuffled(rng, [(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES])
-    boxes = [jittered(rng, grid[place], rng.uniform(18, 30)) for place in places]
-    marks = [Mark(shape, box, colour) for (colour, shape), box in zip(pairs, boxes, strict=False)]
-    canvas = _sheet(rng, marks)
-    shot = take(draw(canvas), canvas, (0, 0, SHEET_SIDE, SHEET_SIDE))
-    question, answer = ground(rng, shuffled(rng, shot.things))
-    if rng.random() < 0.5:
-        question, answer = "Locate all row by row.", ground(rng, shot.things)[1]
-    return _shown(shot, [(question, answer, "ground")])
-
-
-def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
-    return question, " ".join(text for _, text in labels)
-
-
-def _named(question: str, labels: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """One thing by name, twice, and several at once, as far as names are unique."""
-    names = [name for name, _ in labels]
-    known = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])
-    groups = [known[:1], known[1:2], known[2:6]]
-    return [(f"{question} {', '.join(n for n, _ in some)}.", ", ".join(t for _, t in some)) for some in groups if some]
 
 
 # --- questions, calls and clips -------------------------------------------------------------------------------------
@@ -378,37 +268,44 @@ def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) 
         shot = take(picture, canvas, (0, 0, canvas.width, canvas.height))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
     turn = (question_text(task), f"\\boxed{{{task.answers[0]}}}", skill)
-    return asked(rng, lambda: _shown(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
+    return asked(rng, lambda: about(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
+
+
+def clip_header(source: DrawnSource) -> tuple[str, tuple[np.ndarray, ...]]:
+    """The lines that show all frames of a clip in the first view, as the environment words them, and the frames."""
+    size = view_size(source.width, source.height, PIXELS // source.num_frames, FACTOR)
+    small: dict[Canvas, np.ndarray] = {}
+    for index, canvas in enumerate(source.canvases):
+        if canvas not in small:
+            small[canvas] = view(source.frame(index), (0, 0, source.width, source.height), size)
+    seconds = [source.timestamp(k) for k in range(source.num_frames)]
+    return prompts.video_lines(seconds, size) + "\n", tuple(small[canvas] for canvas in source.canvases)
+
+
+def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
+    """In which frames is X, as (question, answer, skill), for all things of a clip in random order."""
+    frames: dict[str, list[int]] = {}
+    for number, canvas in enumerate(source.canvases, 1):
+        for mark in canvas.marks:
+            frames.setdefault(mark.name, []).append(number)
+    question = pick(rng, ("In which frames is the {}?", "Give the frames of the {}."))
+    return [
+        (question.format(name), json.dumps({"target_frames": numbers}), "frames")
+        for name, numbers in shuffled(rng, list(frames.items()))
+    ]
 
 
 def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
     source = task.media
     assert isinstance(source, DrawnSource)
-    size = view_size(source.width, source.height, PIXELS // source.num_frames, FACTOR)
-    small: dict[Canvas, np.ndarray] = {}
-    for index, canvas in enumerate(source.canvases):
-        if canvas not in small:
-            small[canvas] = view(source.frame(index), (0, 0, source.width, source.height), size)
-    images = tuple(small[canvas] for canvas in source.canvases)
-    seconds = [source.timestamp(k) for k in range(source.num_frames)]
-    head = prompts.video_lines(seconds, size) + "\n"
-    spans: dict[str, list[int]] = {}
-    for number, canvas in enumerate(source.canvases, 1):
-        for mark in canvas.marks:
-            spans.setdefault(mark.name, []).append(number)
-    queries = [
-        (
-            pick(rng, ("In which frames is the {}?", "Give the frames of the {}.")).format(name),
-            json.dumps({"target_frames": v}),
-            "frames",
-        )
-        for name, v in shuffled(rng, list(spans.items()))
-    ]
+    head, images = clip_header(source)
+    queries = frame_queries(rng, source)
     answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = Turn(head + answer[0], images, answer[1], answer[2])
-        return asked(rng, lambda: Lesson((turn,)), task, size)
+        height, width = images[0].shape[:2]
+        return asked(rng, lambda: Lesson((turn,)), task, (width, height))
     turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
     return Lesson((Turn(head + turns[0][0], images, *turns[0][1:]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
 

@@ -69,9 +69,9 @@ def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> li
             shot = take(task.media.frame(0), canvas, closeup_region(rng, canvas, thing.box), closeup=True)
             same = next(t for t in shot.things if t.name == thing.name)
             if skill == "tally" and same.box[2] - same.box[0] > 30:
-                found.append(micro_lessons._shown(shot, [(*micro_lessons.tally(rng, same), skill)]))
+                found.append(micro_lessons.about(shot, [(*micro_lessons.tally(rng, same), skill)]))
             elif skill != "tally" and same.text_height >= micro_lessons.LEGIBLE:
-                found.append(micro_lessons._shown(shot, [(*micro_lessons.read(rng, same), skill)]))
+                found.append(micro_lessons.about(shot, [(*micro_lessons.read(rng, same), skill)]))
         if len(found) == count:
             return found
     raise AssertionError("the task set is larger than any probe")
@@ -88,7 +88,7 @@ def grounding(
         shot = take(task.media.frame(0), canvas, (0, 0, canvas.width, canvas.height))
         names = [t.name for t in shot.things]
         thing = shuffled(rng, [t for t in shot.things if t.name != "title" and names.count(t.name) == 1])[0]
-        asked.append((shot, thing, micro_lessons._shown(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
+        asked.append((shot, thing, micro_lessons.about(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
     hits = 0
     answers = generate(model, processor, [first_turn(encoder, lesson) for _, _, lesson in asked])
     for (shot, thing, _), text in zip(asked, answers, strict=True):
@@ -118,7 +118,7 @@ def direct(encoder: ChatEncoder, model: Any, processor: Any, count: int, needs: 
         else:
             canvas = task.media.canvases[0]  # type: ignore[attr-defined]
             shot = take(task.media.frame(0), canvas, (0, 0, canvas.width, canvas.height))
-            lesson = micro_lessons._shown(shot, [(micro_lessons.question_text(task), "", "answer")])
+            lesson = micro_lessons.about(shot, [(micro_lessons.question_text(task), "", "answer")])
         chosen.append(task)
         prompts.append(first_turn(encoder, lesson))
     answers = generate(model, processor, prompts)

@@ -20,138 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from agents import micro, micro_lessons
+from agents import micro, micro_lessons, micro_sheets
 from agents.conversation import ChatEncoder, Tokens, patchify
-from agents.micro_lessons import PIXELS, Lesson, closeup_region
-from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
-from pixel_env.tasks import DrawnSource, ProceduralTasks
-from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas
-from pixel_env.tasks.world import DIGITS, LETTERS, pick, shuffled
+from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, Lesson
+from agents.micro_seeing import WORDS, TokenReader, seeing_batch
+from agents.micro_sheets import DRILLS
+from pixel_env.tasks.world import pick
 
 SKILL_WEIGHT = defaultdict(lambda: 1.0, read=3.0, string=3.0, tally=3.0, frames=0.7, call=0.5, describe=0.7)
-LEVELS = (1, 1, 2, 2, 3)
-IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
-CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
-KINDS = (*SHAPES, "panel")
+DRILL_SHARES = (0.35, 0.3, 0.15, 0.12, 0.08)
 STAGES = ("see", "drill", "speak")
-NONE = -100
-
-
-# --- stage 1: seeing ------------------------------------------------------------------------------------------------
-
-WORDS = {
-    "glyph": tuple(DIGITS + LETTERS),
-    "colour": (*(f" {colour}" for colour in COLOUR_NAMES), " white"),
-    "kind": tuple(f" {kind}" for kind in KINDS),
-    "dots": tuple(DIGITS),
-}
-"""What an image token can say, attribute by attribute; each is one token of the vocabulary."""
-HEADS = (*WORDS, "box")
-SHARPNESS = 12.0
-"""Scale of the cosine between an image token and a word: low enough that the words make up most of the token."""
-
-
-def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """What is under each image token, row by row: character, colour, kind, number of dots, box relative to the token.
-
-    A token belongs to the mark that covers its middle, else to the mark whose middle it holds.
-    """
-    x1, y1, x2, y2 = region
-    sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
-    columns, rows = size[0] // micro.FACTOR, size[1] // micro.FACTOR
-    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in WORDS}
-    for name in ("colour", "kind"):
-        labels[name][:] = len(WORDS[name])  # nothing
-    labels["box"] = np.full((columns * rows, 4), np.nan, np.float32)
-    marks = [m for m in canvas.marks if m.kind in KINDS and not (m.kind == "circle" and m.colour in ("black", "white"))]
-    inks = [m.centre for m in canvas.marks if m not in marks and m.kind == "circle"]
-    for mark in marks:
-        box = np.array(
-            [(mark.box[0] - x1) * sx, (mark.box[1] - y1) * sy, (mark.box[2] - x1) * sx, (mark.box[3] - y1) * sy]
-        )
-        dots = sum(mark.box[0] < x < mark.box[2] and mark.box[1] < y < mark.box[3] for x, y in inks)
-        for cell in range(columns * rows):
-            cx, cy = (cell % columns + 0.5) * micro.FACTOR, (cell // columns + 0.5) * micro.FACTOR
-            covers = box[0] <= cx < box[2] and box[1] <= cy < box[3]
-            holds = max(abs((box[0] + box[2]) / 2 - cx), abs((box[1] + box[3]) / 2 - cy)) < micro.FACTOR / 2
-            if not (covers or holds):
-                continue
-            if len(mark.text) == 1 and mark.text_height * min(sx, sy) >= 5.5:
-                labels["glyph"][cell] = (DIGITS + LETTERS).index(mark.text)
-            if mark.colour in COLOUR_NAMES or mark.colour == "white":
-                labels["colour"][cell] = (*COLOUR_NAMES, "white").index(mark.colour)
-            labels["kind"][cell] = KINDS.index(mark.kind)
-            if not mark.text and box[2] - box[0] > 36:
-                labels["dots"][cell] = min(dots, 9)
-            labels["box"][cell] = (box - np.array([cx, cy, cx, cy])) / micro.FACTOR
-    return labels
-
-
-def seeing_batch(seed: int, count: int, sheets: float) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """`count` views with the dense labels of all their tokens: a share of sheets, the rest pictures and close-ups."""
-    rng = np.random.default_rng([seed, 1])
-    shown: list[tuple[Canvas, Box]] = []
-    while len(shown) < count:
-        if rng.random() < sheets:
-            canvas = micro_lessons.character_sheet(rng)
-            shown.append((canvas, _whole(canvas)))
-            continue
-        if rng.random() < 0.2:
-            clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
-            canvas = clip.media.canvases[clip.cue.frames[0]]  # type: ignore[union-attr, attr-defined]
-        else:
-            canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
-        marks = [
-            m for m in canvas.marks if m.text or (m.kind in micro_lessons.TRAY_SHAPES and m.box[2] - m.box[0] > 40)
-        ]
-        regions = [closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3]]
-        shown += [(canvas, region) for region in [_whole(canvas), *regions]]
-    images, labels = [], []
-    for canvas, region in shown[:count]:
-        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, micro.FACTOR, MAX_ENLARGEMENT)
-        images.append(view(DrawnSource((canvas,)).frame(0), region, size))
-        labels.append(dense_labels(canvas, region, size))
-    return images, {name: np.concatenate([one[name] for one in labels]) for name in HEADS}
-
-
-def _whole(canvas: Canvas) -> Box:
-    return (0.0, 0.0, float(canvas.width), float(canvas.height))
-
-
-class TokenReader(nn.Module):
-    """Reads image tokens through the word embeddings of the language model, and boxes through a linear map.
-
-    What a red circle looks like is pulled towards the words "red" and "circle": the language model then finds a thing
-    by its name, and repeats what it says, by copying, which it learns much sooner than a code of its own.
-    """
-
-    def __init__(self, embeddings: nn.Embedding, words: dict[str, list[int]]) -> None:
-        super().__init__()
-        self.box = nn.Linear(embeddings.embedding_dim, 4)
-        self._embeddings, self._words = [embeddings], words  # in a list: not a parameter of this module
-
-    def loss(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Sum of the losses of all attributes and the accuracy of each (of the box: mean error in pixels).
-
-        Args:
-            features: (tokens, hidden), the image tokens as the language model gets them.
-            labels: see `dense_labels`.
-        """
-        known = labels["box"][:, 0].isfinite()
-        error = self.box(features[known]) - labels["box"][known]
-        total = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
-        scores = {"box": float(error.detach().abs().mean()) * micro.FACTOR}
-        directions = nn.functional.normalize(features, dim=-1)
-        for name, words in self._words.items():
-            known = labels[name] != NONE
-            if known.any():
-                meanings = nn.functional.normalize(self._embeddings[0].weight[words], dim=-1)
-                logits = SHARPNESS * directions[known] @ meanings.T
-                logits = nn.functional.pad(logits, (0, 1))  # nothing at all scores 0
-                target = labels[name][known]
-                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(logits, target)
-                scores[name] = float((logits.argmax(-1) == target).float().mean())
-        return total, scores
 
 
 # --- stage 2: speaking ----------------------------------------------------------------------------------------------
@@ -182,17 +60,15 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
 
 
 def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
-    """Sequences of one to three sheets of characters, `count` sheets in all or a few more, a function of the seed.
+    """Sequences of one to three sheets, `count` sheets in all or a few more, a function of the seed.
 
     Where a sheet stands varies, sometimes behind a system text: drilled at one place, the skill stays at that place.
     """
     rng = np.random.default_rng([seed, 3])
     batch: list[list[Lesson]] = []
     while sum(map(len, batch)) < count:
-        drills = [
-            pick(rng, (micro_lessons.character_drill, micro_lessons.box_drill)) for _ in range(int(rng.integers(1, 4)))
-        ]
-        lessons = [drill(rng) for drill in drills]
+        drills = rng.choice(len(DRILLS), size=int(rng.integers(1, 4)), p=DRILL_SHARES)
+        lessons = [DRILLS[drill](rng) for drill in drills]
         if rng.random() < 0.3:
             lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
         batch.append(lessons)
@@ -203,7 +79,7 @@ def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson
     """`count` sequences of lessons, half of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
     kinds = [pick(rng, ("characters", "strings", "dots")) for _ in range(count // 2)]
-    drills = [[micro_lessons.sheet_lesson(rng, kind, most=3) for _ in range(2)] for kind in kinds]
+    drills = [[micro_sheets.sheet_lesson(rng, kind, most=3) for _ in range(2)] for kind in kinds]
     return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(drills), clip_share)
 
 
@@ -322,8 +198,10 @@ class Pretraining:
 
         def submit(step: int) -> Future[Any]:
             if stage == "see":
-                # Characters first and alone: beside easy labels and at this rate they are never learned.
-                return workers.submit(seeing_batch, step, self.args.see_batch, 1.0 if step < 0.55 * steps else 0.3)
+                # Characters first and alone: beside easy labels they are learned late or never.
+                return workers.submit(
+                    seeing_batch, step, self.args.see_batch, 1.0 if step < 0.5 * steps else 0.3, step < 0.15 * steps
+                )
             if stage == "drill":
                 return workers.submit(drill_batch, step, self.args.drill_batch)
             return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share)

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import micro_lessons
-from agents.pretrain_micro import (
-    NONE,
-    WORDS,
-    Pretraining,
-    dense_labels,
-    drill_batch,
-    learning_rate,
-    seeing_batch,
-    speaking_batch,
-)
+from agents import micro_lessons, micro_sheets
+from agents.micro_seeing import CHARACTERS, NONE, WORDS, dense_labels, seeing_batch
+from agents.pretrain_micro import Pretraining, drill_batch, learning_rate, speaking_batch
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, Canvas, Mark
 
@@ -32,8 +24,7 @@ def test_dense_labels_by_hand() -> None:
     assert WORDS["glyph"][labels["glyph"][cell]] == "K"
     assert WORDS["colour"][labels["colour"][cell]] == " blue"
     assert WORDS["kind"][labels["kind"][cell]] == " star"
-    # The middle of the token is (42, 70): the box reaches 12 px to the left, above, right and below of it.
-    np.testing.assert_allclose(labels["box"][cell] * 28, [-12, -12, 12, 12])
+    np.testing.assert_allclose(labels["box"][cell], [30, 58, 54, 82])
     others = np.arange(16) != cell
     assert (labels["glyph"][others] == NONE).all() and np.isnan(labels["box"][others]).all()
     assert (labels["colour"][others] == len(WORDS["colour"])).all()  # nothing
@@ -44,6 +35,25 @@ def test_small_characters_and_other_regions_are_not_labelled() -> None:
     assert (dense_labels(Canvas(112, 112, 0, (mark,)), (0, 0, 112, 112), (112, 112))["glyph"] == NONE).all()
     aside = dense_labels(Canvas(112, 112, 0, (mark,)), (56, 0, 112, 56), (112, 112))
     assert np.isnan(aside["box"]).all()
+
+
+def test_characters_of_a_string_belong_to_the_tokens_they_stand_on() -> None:
+    """Two tokens side by side and a string of four characters, centred on their border."""
+    panel = Mark("panel", (0, 0, 56, 28), "white", "AB3C", text_height=10)
+    labels = dense_labels(Canvas(56, 28, 0, (panel,)), (0, 0, 56, 28), (56, 28))
+    said = [
+        "".join((*CHARACTERS, "-")[labels[name][token]] for name in ("glyph", "second", "third")) for token in (0, 1)
+    ]
+    assert said == ["AB-", "3C-"]
+
+
+def test_what_is_cut_off_is_not_labelled() -> None:
+    mark = Mark("star", (36, 0, 68, 28), "blue", "K", text_height=10)
+    labels = dense_labels(Canvas(112, 28, 0, (mark,)), (0, 0, 50, 28), (56, 28))
+    assert (labels["glyph"] == NONE).all()  # its middle is outside
+    np.testing.assert_allclose(
+        labels["box"][1], [40.32, 0, 56, 28], rtol=1e-5
+    )  # of a mark that is cut off, the part in the view
 
 
 def test_dots_are_counted_in_close_ups() -> None:
@@ -104,23 +114,39 @@ def test_boxes_of_grounding_lessons_are_where_the_colour_is() -> None:
 def test_sheets_are_read_in_the_order_of_rows() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
-        canvas = micro_lessons.character_sheet(rng)
+        canvas = micro_sheets.character_sheet(rng)
         grid = round(len(canvas.marks) ** 0.5)
         for place, mark in enumerate(canvas.marks):
-            column, row = (int(v // (micro_lessons.SHEET_SIDE / grid)) for v in mark.centre)
+            column, row = (int(v // (micro_sheets.SHEET_SIDE / grid)) for v in mark.centre)
             assert place == row * grid + column
 
 
 def test_box_drills_name_all_boxes_in_order() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
-        (turn,) = micro_lessons.box_drill(rng).turns
+        (turn,) = micro_sheets.box_drill(rng).turns
         boxes = [json.loads(line)["bbox_2d"] for line in turn.answer.split("\n")]
         assert 2 <= len(boxes) <= 5
         assert all(0 <= x1 < x2 <= 112 and 0 <= y1 < y2 <= 112 for x1, y1, x2, y2 in boxes)
         cells = [((y1 + y2) // 2 // 28, (x1 + x2) // 2 // 28) for x1, y1, x2, y2 in boxes]
         if "row by row" in turn.text:
             assert cells == sorted(cells)
+
+
+def test_drills_on_trays_and_clips_count_what_is_drawn() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        canvas, trays = micro_sheets.dot_sheet(rng)
+        drawn = sum(mark.kind == "circle" and mark.colour in ("black", "white") for mark in canvas.marks)
+        assert drawn == sum(black + white for _, black, white in trays)
+        lesson = micro_sheets.clip_drill(rng)
+        (named,) = [turn.answer.split(", ") for turn in lesson.turns if turn.skill == "sheet frames"]
+        assert len(lesson.turns[0].images) == len(named)
+        for turn in lesson.turns:
+            if turn.skill == "frames":
+                name = re.findall(r"the (\w+ \w+)[?.]$", turn.text)[0]
+                frames = [k for k, seen in enumerate(named, 1) if name in seen.split(" and ")]
+                assert json.loads(turn.answer)["target_frames"] == frames
 
 
 def test_offered_functions_have_other_names() -> None:
