@@ -6,12 +6,13 @@ result of a call, and the functions that are offered have other names than the e
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from agents.micro import FACTOR
+from agents.micro_seeing import Labels, dense_labels
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -55,7 +56,8 @@ class Shot:
 
     image: np.ndarray
     things: tuple[Thing, ...]
-    closeup: bool
+    labels: Labels
+    closeup: bool = False
 
     def visible(self, thing: Thing) -> bool:
         """Whether the thing lies wholly in the view."""
@@ -66,12 +68,13 @@ class Shot:
 
 @dataclass(frozen=True)
 class Turn:
-    """One exchange: what is said and shown, the answer to learn, the skill it belongs to."""
+    """One exchange: what is said and shown, the answer to learn, the skill it belongs to, what the images hold."""
 
     text: str
     images: tuple[np.ndarray, ...]
     answer: str
     skill: str
+    labels: tuple[Labels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def take(picture: Image.Image, canvas: Canvas, region: Box, max_pixels: int = PI
               t.text, t.text_height * min(sx, sy), t.dots)
         for t in things(canvas)
     )  # fmt: skip
-    return Shot(view(picture, region, size), seen, closeup)
+    return Shot(view(picture, region, size), seen, dense_labels(canvas, region, size), closeup)
 
 
 def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
@@ -192,7 +195,7 @@ def _header(image: np.ndarray) -> str:
 def about(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
     """A lesson of (question, answer, skill) turns; the first one shows the shot."""
     (question, answer, skill), *rest = turns
-    first = Turn(_header(shot.image) + prefix + question, (shot.image,), answer, skill)
+    first = Turn(_header(shot.image) + prefix + question, (shot.image,), answer, skill, (shot.labels,))
     return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
 
 
@@ -254,7 +257,7 @@ def asked(rng: np.random.Generator, shown: Callable[[], Lesson], task: Task, siz
     system, names = offer(rng)
     turn = lesson.turns[0]
     if rng.random() < 0.2:
-        turn = Turn(turn.text, turn.images, call(rng, names, size), "call")
+        turn = replace(turn, answer=call(rng, names, size), skill="call")
     return Lesson((turn,), system)
 
 
@@ -271,15 +274,17 @@ def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) 
     return asked(rng, lambda: about(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
 
 
-def clip_header(source: DrawnSource) -> tuple[str, tuple[np.ndarray, ...]]:
-    """The lines that show all frames of a clip in the first view, as the environment words them, and the frames."""
+def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
+    """A question on all frames of a clip, shown as in the environment's first view; `query` as in `frame_queries`."""
     size = view_size(source.width, source.height, PIXELS // source.num_frames, FACTOR)
-    small: dict[Canvas, np.ndarray] = {}
+    whole = (0.0, 0.0, float(source.width), float(source.height))
+    small: dict[Canvas, tuple[np.ndarray, Labels]] = {}
     for index, canvas in enumerate(source.canvases):
         if canvas not in small:
-            small[canvas] = view(source.frame(index), (0, 0, source.width, source.height), size)
+            small[canvas] = view(source.frame(index), whole, size), dense_labels(canvas, whole, size)
+    images, labels = zip(*(small[canvas] for canvas in source.canvases), strict=True)
     seconds = [source.timestamp(k) for k in range(source.num_frames)]
-    return prompts.video_lines(seconds, size) + "\n", tuple(small[canvas] for canvas in source.canvases)
+    return Turn(prompts.video_lines(seconds, size) + "\n" + query[0], images, *query[1:], labels)
 
 
 def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
@@ -299,15 +304,14 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
     source = task.media
     assert isinstance(source, DrawnSource)
-    head, images = clip_header(source)
     queries = frame_queries(rng, source)
     answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
-        turn = Turn(head + answer[0], images, answer[1], answer[2])
-        height, width = images[0].shape[:2]
+        turn = clip_turn(source, answer)
+        height, width = turn.images[0].shape[:2]
         return asked(rng, lambda: Lesson((turn,)), task, (width, height))
     turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
-    return Lesson((Turn(head + turns[0][0], images, *turns[0][1:]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
+    return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
 
 
 # --- a batch --------------------------------------------------------------------------------------------------------

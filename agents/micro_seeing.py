@@ -1,4 +1,4 @@
-"""Stage 1 of the micro base: the vision tower learns what is under each image token, before any language.
+"""How the micro base learns to see: what is under each image token, told to the vision tower token by token.
 
 Image tokens are pulled towards the words of what they show, and carry places and further characters in linear codes:
 the language model then finds a thing by its name and repeats what it says by copying.
@@ -10,13 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from agents import micro, micro_sheets
-from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, closeup_region
-from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
-from pixel_env.tasks import DrawnSource
+from agents import micro
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
-from pixel_env.tasks.scenes import TRAY_SHAPES
-from pixel_env.tasks.world import DIGITS, LETTERS, pick, shuffled
+from pixel_env.tasks.world import DIGITS, LETTERS
 
 NONE = -100
 KINDS = (*SHAPES, "panel")
@@ -37,7 +33,10 @@ SHARPNESS = 12.0
 """Scale of the cosine between an image token and a word: low enough that the words make up most of the token."""
 
 
-def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> dict[str, np.ndarray]:
+Labels = dict[str, np.ndarray]
+
+
+def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> Labels:
     """What is under each image token, row by row: characters (at most three), colour, kind, dots, box in the view.
 
     A token belongs to the mark that covers its middle, else to the mark whose middle it holds; characters of a string
@@ -95,41 +94,6 @@ def _characters_at(mark: Mark, box: np.ndarray, sx: float, sy: float, cx: float,
     inside = [k for k, (a, b) in enumerate(spans) if cx - half <= (a + b) / 2 < cx + half or a <= cx < b]
     found = [CHARACTERS.index(mark.text[k]) for k in inside[: 1 + len(SLOTS)]]
     return found + [len(CHARACTERS)] * (1 + len(SLOTS) - len(found)) if found else []
-
-
-SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet)
-
-
-def seeing_batch(
-    seed: int, count: int, sheets: float, only_characters: bool = False
-) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """`count` views with the dense labels of all their tokens: a share of sheets, the rest pictures and close-ups."""
-    rng = np.random.default_rng([seed, 1])
-    shown: list[tuple[Canvas, Box]] = []
-    while len(shown) < count:
-        if rng.random() < sheets:
-            canvas = pick(rng, SHEETS[:1] if only_characters else SHEETS)(rng)
-            shown.append((canvas, _whole(canvas)))
-            continue
-        if rng.random() < 0.2:
-            clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
-            canvas = clip.media.canvases[clip.cue.frames[0]]  # type: ignore[union-attr, attr-defined]
-        else:
-            canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
-        marks = [m for m in canvas.marks if m.text or (m.kind in TRAY_SHAPES and m.box[2] - m.box[0] > 40)]
-        regions = [closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3]]
-        shown += [(canvas, region) for region in [_whole(canvas), *regions]]
-    images, labels = [], []
-    for canvas, region in shown[:count]:
-        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, micro.FACTOR, MAX_ENLARGEMENT)
-        images.append(view(DrawnSource((canvas,)).frame(0), region, size))
-        labels.append(dense_labels(canvas, region, size))
-    names = ("glyph",) if only_characters else tuple(labels[0])
-    return images, {name: np.concatenate([one[name] for one in labels]) for name in names}
-
-
-def _whole(canvas: Canvas) -> Box:
-    return (0.0, 0.0, float(canvas.width), float(canvas.height))
 
 
 class TokenReader(nn.Module):

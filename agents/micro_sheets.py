@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from agents.micro_lessons import CLIP_TASKS, Lesson, Shot, Turn, about, clip_header, frame_queries, ground, take
+from agents.micro_lessons import CLIP_TASKS, Lesson, Shot, Turn, about, clip_turn, frame_queries, ground, take
+from agents.micro_seeing import dense_labels
 from pixel_env.media import Box, view
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, draw, text_width
@@ -21,7 +22,7 @@ SHEET_SIDE = 224
 def character_sheet(rng: np.random.Generator) -> Canvas:
     """A picture that is nothing but characters on shapes, one in each cell of a grid."""
     marks = []
-    for cell in _grid(rng, int(rng.choice([4, 4, 4, 3, 2]))):
+    for cell in _grid(rng, int(rng.choice([4, 4, 4, 3, 2, 1]))):
         side = cell[2] - cell[0]
         box = jittered(rng, cell, side * rng.uniform(0.6, 0.9))
         mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
@@ -69,27 +70,8 @@ def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
 
 
 def _photo(canvas: Canvas) -> Shot:
-    return Shot(view(draw(canvas), (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)), (), closeup=False)
-
-
-def sheet_lesson(rng: np.random.Generator, kind: str, most: int) -> Lesson:
-    """Read a sheet of "characters", "strings" or "dots" row by row, or some of its things by name, in `most` turns."""
-    if kind == "dots":
-        canvas, trays = dot_sheet(rng)
-        labels = [(name, str(black + white)) for name, black, white in trays]
-        ink = pick(rng, ("black", "white"))
-        inked = [(name, str(black if ink == "black" else white)) for name, black, white in trays]
-        turns = [_rows("Count the dots row by row.", labels), *_named("Count the dots in the", labels, rng)]
-        turns += _named(f"Count the {ink} dots in the", inked, rng)
-    else:
-        canvas = character_sheet(rng) if kind == "characters" else string_sheet(rng)
-        labels = [(mark.name, mark.text) for mark in canvas.marks]
-        turns = [_rows("Read row by row.", labels), *_named("Read the", labels, rng)]
-        if kind == "characters":
-            turns.append(("Name all row by row.", ", ".join(name for name, _ in labels)))
-    return about(
-        _photo(canvas), [(question, answer, f"sheet {kind}") for question, answer in shuffled(rng, turns)[:most]]
-    )
+    whole, size = (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)
+    return Shot(view(draw(canvas), whole, size), (), dense_labels(canvas, whole, size))
 
 
 def character_drill(rng: np.random.Generator) -> Lesson:
@@ -134,9 +116,8 @@ def clip_drill(rng: np.random.Generator) -> Lesson:
     named = [" and ".join(mark.name for mark in canvas.marks) or "nothing" for canvas in source.canvases]
     turns = [("Name all frame by frame.", ", ".join(named), "sheet frames")]
     turns += frame_queries(rng, source)[:2]
-    head, images = clip_header(source)
     first, *rest = shuffled(rng, turns)
-    return Lesson((Turn(head + first[0], images, *first[1:]), *(Turn(q, (), a, s) for q, a, s in rest)))
+    return Lesson((clip_turn(source, first), *(Turn(q, (), a, s) for q, a, s in rest)))
 
 
 def box_drill(rng: np.random.Generator) -> Lesson:

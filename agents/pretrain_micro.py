@@ -22,24 +22,73 @@ from torch import nn
 
 from agents import micro, micro_lessons, micro_sheets
 from agents.conversation import ChatEncoder, Tokens, patchify
-from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, Lesson
-from agents.micro_seeing import WORDS, TokenReader, seeing_batch
+from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region
+from agents.micro_seeing import WORDS, Labels, TokenReader, dense_labels
 from agents.micro_sheets import DRILLS
-from pixel_env.tasks.world import pick
+from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
+from pixel_env.tasks import DrawnSource
+from pixel_env.tasks.drawing import Canvas
+from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.world import pick, shuffled
 
-SKILL_WEIGHT = defaultdict(lambda: 1.0, read=3.0, string=3.0, tally=3.0, frames=0.7, call=0.5, describe=0.7)
+SKILL_WEIGHT: dict[str, float] = defaultdict(
+    lambda: 1.0,
+    {"read": 3.0, "string": 3.0, "tally": 3.0, "closeup answer": 2.0, "answer": 2.0, "guess": 0.3, "frames": 0.7,
+     "call": 0.5, "describe": 0.7},
+)  # fmt: skip
 DRILL_SHARES = (0.35, 0.3, 0.15, 0.12, 0.08)
+SEEING_WEIGHT = 0.3
+"""Of the loss on image tokens beside that on answers: the tower goes on learning to see in all stages."""
 STAGES = ("see", "drill", "speak")
 
 
-# --- stage 2: speaking ----------------------------------------------------------------------------------------------
+# --- stage 1: seeing ------------------------------------------------------------------------------------------------
+
+SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet)
+
+
+def seeing_batch(
+    seed: int, count: int, sheets: float, only_characters: bool = False
+) -> tuple[list[np.ndarray], list[Labels]]:
+    """`count` views with the dense labels of all their tokens: a share of sheets, the rest pictures and close-ups."""
+    rng = np.random.default_rng([seed, 1])
+    shown: list[tuple[Canvas, Box]] = []
+    while len(shown) < count:
+        if rng.random() < sheets:
+            canvas = pick(rng, SHEETS[:1] if only_characters else SHEETS)(rng)
+            shown.append((canvas, _whole(canvas)))
+            continue
+        if rng.random() < 0.2:
+            clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
+            canvas = clip.media.canvases[clip.cue.frames[0]]  # type: ignore[union-attr, attr-defined]
+        else:
+            canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
+        marks = [m for m in canvas.marks if m.text or (m.kind in TRAY_SHAPES and m.box[2] - m.box[0] > 40)]
+        regions = [closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3]]
+        shown += [(canvas, region) for region in [_whole(canvas), *regions]]
+    images, labels = [], []
+    for canvas, region in shown[:count]:
+        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, micro.FACTOR, MAX_ENLARGEMENT)
+        images.append(view(DrawnSource((canvas,)).frame(0), region, size))
+        labels.append(dense_labels(canvas, region, size))
+    if only_characters:
+        labels = [{"glyph": one["glyph"]} for one in labels]
+    return images, labels
+
+
+def _whole(canvas: Canvas) -> Box:
+    return (0.0, 0.0, float(canvas.width), float(canvas.height))
+
+
+# --- stages 2 and 3: speaking ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class Example(Tokens):
-    """A tokenised sequence of lessons; for each answer its span and skill."""
+    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels."""
 
     spans: list[tuple[int, int, str]] = field(default_factory=list)
+    labels: list[Labels] = field(default_factory=list)
 
 
 def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
@@ -52,11 +101,17 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
             text = turn.text.replace("{number}", str(shown + 1), 1) if turn.images else turn.text
             shown += len(turn.images)
             example.add(encoder.message("user", encoder.observation(text, turn.images)) + encoder.cue, 0, turn.images)
+            example.labels += turn.labels
             start = len(example.ids)
             example.add([*encoder.text(turn.answer), encoder.end], 1)
             example.spans.append((start, len(example.ids), turn.skill))
             example.add(encoder.text("\n"), 0)
     return example
+
+
+def drills(rng: np.random.Generator, count: int) -> list[Lesson]:
+    """`count` sheets of all kinds."""
+    return [DRILLS[kind](rng) for kind in rng.choice(len(DRILLS), size=count, p=DRILL_SHARES)]
 
 
 def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
@@ -67,20 +122,18 @@ def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
     rng = np.random.default_rng([seed, 3])
     batch: list[list[Lesson]] = []
     while sum(map(len, batch)) < count:
-        drills = rng.choice(len(DRILLS), size=int(rng.integers(1, 4)), p=DRILL_SHARES)
-        lessons = [DRILLS[drill](rng) for drill in drills]
+        lessons = drills(rng, int(rng.integers(1, 4)))
         if rng.random() < 0.3:
             lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
         batch.append(lessons)
     return batch
 
 
-def speaking_batch(seed: int, count: int, clip_share: float) -> list[list[Lesson]]:
-    """`count` sequences of lessons, half of them sheets, the rest pictures and clips, a function of the seed."""
+def speaking_batch(seed: int, count: int, clip_share: float, sheet_share: float) -> list[list[Lesson]]:
+    """`count` sequences of lessons, a share of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
-    kinds = [pick(rng, ("characters", "strings", "dots")) for _ in range(count // 2)]
-    drills = [[micro_sheets.sheet_lesson(rng, kind, most=3) for _ in range(2)] for kind in kinds]
-    return drills + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(drills), clip_share)
+    sheets = [drills(rng, 2) for _ in range(int(rng.binomial(count, sheet_share)))]
+    return sheets + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), clip_share)
 
 
 def collate(examples: list[Example], pad: int, image_pad: int, image_processor: Any) -> dict[str, torch.Tensor]:
@@ -103,16 +156,21 @@ def collate(examples: list[Example], pad: int, image_pad: int, image_processor: 
     }
 
 
-def speaking_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted sum of the cross-entropies of the answers; also which answer tokens were predicted, (B, T - 1) bool."""
+def speaking_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted sum of the cross-entropies of the answers, which answer tokens were predicted, and the image tokens.
+
+    Returns:
+        The sum, a scalar; (B, T - 1) bool, True where a token is no answer or was predicted; (image tokens, hidden).
+    """
     weights = batch.pop("weights")[:, 1:]
-    hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
+    seen = model.model.get_image_features(batch.pop("pixel_values"), batch["image_grid_thw"], return_dict=True)
+    hidden = model.model(**batch, mm_encoder_outputs={"image": seen}, use_cache=False).last_hidden_state[:, :-1]
     targets, chosen = batch["input_ids"][:, 1:], weights > 0
     logits = model.lm_head(hidden[chosen])
     losses = nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
     hits = torch.ones_like(chosen)
     hits[chosen] = logits.argmax(-1) == targets[chosen]
-    return (losses * weights[chosen]).sum(), hits
+    return (losses * weights[chosen]).sum(), hits, torch.cat(seen.pooler_output)
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -181,10 +239,8 @@ class Pretraining:
         """Both stages, then write the Hugging Face directory."""
         with ProcessPoolExecutor(1) as workers:
             self._stage("see", self.args.see_steps, workers)
-            # Looking things up, by place and by name, is learned from sheets alone, while the tower rests.
-            self.model.model.visual.requires_grad_(False)
+            # Looking things up, by place and by name, is learned from sheets alone.
             self._stage("drill", self.args.drill_steps, workers)
-            self.model.model.visual.requires_grad_(True)
             self._stage("speak", self.args.steps, workers)
         self.save()
 
@@ -204,7 +260,8 @@ class Pretraining:
                 )
             if stage == "drill":
                 return workers.submit(drill_batch, step, self.args.drill_batch)
-            return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share)
+            sheets = 0.5 - 0.35 * min(1.0, step / max(1, steps))  # less and less
+            return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share, sheets)
 
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
@@ -226,14 +283,19 @@ class Pretraining:
                 self._checkpoint()
                 saved_at = time.time()
 
-    def _see(self, batch: tuple[list[np.ndarray], dict[str, np.ndarray]]) -> dict[str, float]:
+    def _see(self, batch: tuple[list[np.ndarray], list[Labels]]) -> dict[str, float]:
         images, labels = batch
         pixels, grid = patchify(images, self.processor.image_processor)
         output = self.model.model.visual(pixels.to(self.device), grid_thw=grid.to(self.device))
-        targets = {k: torch.from_numpy(v).to(self.device) for k, v in labels.items()}
-        loss, scores = self.reader.loss(output.pooler_output, targets)
+        loss, scores = self.reader.loss(output.pooler_output, self._on_device(labels))
         loss.backward()
         return {"loss": float(loss.detach()), **scores}
+
+    def _on_device(self, labels: list[Labels]) -> dict[str, torch.Tensor]:
+        """Labels of some images, one image after another."""
+        return {
+            name: torch.from_numpy(np.concatenate([one[name] for one in labels])).to(self.device) for name in labels[0]
+        }
 
     def _speak(self, batch: list[list[Lesson]]) -> dict[str, float]:
         """Gradients of one batch, in parts of similar length so that little is spent on padding."""
@@ -245,8 +307,12 @@ class Pretraining:
         size = -(-len(examples) // 4)
         for part in (examples[k : k + size] for k in range(0, len(examples), size)):
             tensors = collate(part, pad, image_pad, self.processor.image_processor)
-            loss, hits = speaking_loss(self.model, {k: v.to(self.device) for k, v in tensors.items()})
-            (loss / total).backward()
+            loss, hits, tokens = speaking_loss(self.model, {k: v.to(self.device) for k, v in tensors.items()})
+            seeing, scores = self.reader.loss(tokens, self._on_device([one for e in part for one in e.labels]))
+            (loss / total + SEEING_WEIGHT * seeing * len(part) / len(examples)).backward()
+            for name in ("glyph", "dots", "tens"):
+                if name in scores:
+                    found[f"see {name}"].append(scores[name])
             loss_sum += float(loss.detach()) / total
             for row, example in enumerate(part):
                 for start, end, skill in example.spans:

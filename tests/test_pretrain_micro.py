@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agents import micro_lessons, micro_sheets
-from agents.micro_seeing import CHARACTERS, NONE, WORDS, dense_labels, seeing_batch
-from agents.pretrain_micro import Pretraining, drill_batch, learning_rate, speaking_batch
+from agents.micro_seeing import CHARACTERS, NONE, WORDS, dense_labels
+from agents.pretrain_micro import Pretraining, drill_batch, learning_rate, seeing_batch, speaking_batch
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, Canvas, Mark
 
@@ -68,20 +68,20 @@ def text_of(batch: list[list[micro_lessons.Lesson]]) -> list[tuple[str, str]]:
 
 
 def test_batches_are_functions_of_the_seed() -> None:
-    assert text_of(speaking_batch(3, 12, 0.2)) == text_of(speaking_batch(3, 12, 0.2))
-    assert text_of(speaking_batch(3, 12, 0.2)) != text_of(speaking_batch(4, 12, 0.2))
+    assert text_of(speaking_batch(3, 12, 0.2, 0.5)) == text_of(speaking_batch(3, 12, 0.2, 0.5))
+    assert text_of(speaking_batch(3, 12, 0.2, 0.5)) != text_of(speaking_batch(4, 12, 0.2, 0.5))
     assert text_of(drill_batch(3, 4)) == text_of(drill_batch(3, 4))
     images, labels = seeing_batch(5, 8, 0.5)
     again, _ = seeing_batch(5, 8, 0.5)
     assert all(np.array_equal(a, b) for a, b in zip(images, again, strict=True))
-    tokens = sum(image.shape[0] * image.shape[1] // 28**2 for image in images)
-    assert {len(values) for values in labels.values()} == {tokens}
+    for image, one in zip(images, labels, strict=True):
+        assert {len(values) for values in one.values()} == {image.shape[0] * image.shape[1] // 28**2}
 
 
 def test_the_base_never_sees_the_environment() -> None:
     """No function of the environment's name, no result of a call, no sentence of its guideline but the last."""
     for seed in range(8):
-        for sequence in speaking_batch(seed, 24, 0.2):
+        for sequence in speaking_batch(seed, 24, 0.2, 0.3):
             for lesson in sequence:
                 whole = lesson.system + "".join(turn.text + turn.answer for turn in lesson.turns)
                 for forbidden in ("crop_image", "select_frames", "cut from image", "Zoom in", "Use a visual operation"):
