@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from agents.micro import FACTOR
-from agents.micro_seeing import Labels, dense_labels
+from agents.micro_seeing import Labels, dense_labels, inside
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
-from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas, Mark
+from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas
 from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import DIGITS, VIEW_PIXELS, pick, shuffled
 
@@ -99,16 +99,11 @@ def things(canvas: Canvas) -> list[Thing]:
             icon = canvas.marks[index + 1]
             found.append(Thing(f"text next to the {icon.name}", mark.box, mark.text, mark.text_height))
         elif trays and mark.kind in TRAY_SHAPES:
-            inside = [d.colour for d in dots if _inside(d, mark)]
+            inside = [d.colour for d in dots if inside(d, mark)]
             found.append(Thing(f"{mark.name} tray", mark.box, dots=(inside.count("black"), inside.count("white"))))
         else:
             found.append(Thing(mark.name, mark.box, mark.text, mark.text_height))
     return found
-
-
-def _inside(inner: Mark, outer: Mark) -> bool:
-    (x, y), (x1, y1, x2, y2) = inner.centre, outer.box
-    return x1 < x < x2 and y1 < y < y2
 
 
 def take(picture: Image.Image, canvas: Canvas, region: Box, max_pixels: int = PIXELS, closeup: bool = False) -> Shot:

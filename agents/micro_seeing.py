@@ -25,6 +25,8 @@ WORDS = {
 """What an image token can say, attribute by attribute; each is one token of the vocabulary."""
 SLOTS = ("second", "third")
 """Further characters that a token holds, from left to right."""
+INKS = ("black", "white")
+"""Dots are counted in all, as a word, and by ink, in linear codes."""
 SIDES = ("x1", "y1", "x2", "y2")
 TENS = 16
 """Sides of boxes are told by their tens, in pixels of the view, from 0 to 150."""
@@ -45,18 +47,16 @@ def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int
     x1, y1, x2, y2 = region
     sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
     columns, rows = size[0] // micro.FACTOR, size[1] // micro.FACTOR
-    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in (*WORDS, *SLOTS)}
+    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in (*WORDS, *SLOTS, *INKS)}
     for name in ("colour", "kind"):
         labels[name][:] = len(WORDS[name])  # nothing
     labels["box"] = np.full((columns * rows, 4), np.nan, np.float32)
-    inks = [m.centre for m in canvas.marks if _is_dot(m)]
     for mark in canvas.marks:
         if _is_dot(mark):
             continue
         box = np.array(
             [(mark.box[0] - x1) * sx, (mark.box[1] - y1) * sy, (mark.box[2] - x1) * sx, (mark.box[3] - y1) * sy]
         )
-        dots = sum(mark.box[0] < x < mark.box[2] and mark.box[1] < y < mark.box[3] for x, y in inks)
         legible = mark.text_height * min(sx, sy) >= 5.5
         for cell in range(columns * rows):
             cx, cy = (cell % columns + 0.5) * micro.FACTOR, (cell // columns + 0.5) * micro.FACTOR
@@ -74,13 +74,22 @@ def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int
                 labels["colour"][cell] = (*COLOUR_NAMES, "white").index(mark.colour)
             labels["kind"][cell] = KINDS.index(mark.kind)
             if not mark.text and box[2] - box[0] > 30 and (0 <= box).all() and box[2] <= size[0] and box[3] <= size[1]:
-                labels["dots"][cell] = min(dots, 9)
+                found = [m.colour for m in canvas.marks if _is_dot(m) and inside(m, mark)]
+                black, white = (found.count(ink) for ink in INKS)
+                for name, number in (("dots", black + white), ("black", black), ("white", white)):
+                    labels[name][cell] = min(number, 9)
             labels["box"][cell] = np.clip(box, 0, [*size, *size])
     return labels
 
 
 def _is_dot(mark: Mark) -> bool:
     return mark.kind == "circle" and mark.colour in ("black", "white")
+
+
+def inside(inner: Mark, outer: Mark) -> bool:
+    """Whether the middle of a mark lies in another."""
+    (x, y), (x1, y1, x2, y2) = inner.centre, outer.box
+    return x1 < x < x2 and y1 < y < y2
 
 
 def _characters_at(mark: Mark, box: np.ndarray, sx: float, sy: float, cx: float, cy: float) -> list[int]:
@@ -106,7 +115,8 @@ class TokenReader(nn.Module):
     def __init__(self, embeddings: nn.Embedding, words: dict[str, list[int]]) -> None:
         super().__init__()
         width = embeddings.embedding_dim
-        self.slots = nn.ModuleDict({name: nn.Linear(width, len(CHARACTERS) + 1) for name in SLOTS})
+        classes = dict.fromkeys(SLOTS, len(CHARACTERS) + 1) | dict.fromkeys(INKS, len(DIGITS))
+        self.linear = nn.ModuleDict({name: nn.Linear(width, number) for name, number in classes.items()})
         self.sides = nn.Linear(width, 4 * TENS)
         self.box = nn.Linear(width, 4)
         self._embeddings, self._words = [embeddings], words  # in a list: not a parameter of this module
@@ -122,11 +132,11 @@ class TokenReader(nn.Module):
         scores: dict[str, float] = {}
         if "box" in labels:
             total, scores = self._place_loss(features, labels["box"])
-        for name, head in self.slots.items():
+        for name, head in self.linear.items():
             if name in labels and (known := labels[name] != NONE).any():
                 logits, target = head(features[known]), labels[name][known]
                 total = total + 0.5 * nn.functional.cross_entropy(logits, target)
-                there = target < len(CHARACTERS)
+                there = target < len(CHARACTERS)  # mostly there is no second character
                 scores[name] = float((logits.argmax(-1) == target)[there].float().mean()) if there.any() else 0.0
         directions = nn.functional.normalize(features, dim=-1)
         for name, words in self._words.items():

@@ -22,7 +22,7 @@ SHEET_SIDE = 224
 def character_sheet(rng: np.random.Generator) -> Canvas:
     """A picture that is nothing but characters on shapes, one in each cell of a grid."""
     marks = []
-    for cell in _grid(rng, int(rng.choice([4, 4, 4, 3, 2, 1]))):
+    for cell in _grid(rng, int(rng.choice([4, 4, 3, 3, 2]))):
         side = cell[2] - cell[0]
         box = jittered(rng, cell, side * rng.uniform(0.6, 0.9))
         mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))

@@ -36,15 +36,15 @@ SKILL_WEIGHT: dict[str, float] = defaultdict(
     {"read": 3.0, "string": 3.0, "tally": 3.0, "closeup answer": 2.0, "answer": 2.0, "guess": 0.3, "frames": 0.7,
      "call": 0.5, "describe": 0.7},
 )  # fmt: skip
-DRILL_SHARES = (0.35, 0.3, 0.15, 0.12, 0.08)
-SEEING_WEIGHT = 0.3
+DRILL_SHARES = (0.37, 0.3, 0.16, 0.14, 0.03)
+SEEING_WEIGHT = 0.5
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see in all stages."""
 STAGES = ("see", "drill", "speak")
 
 
 # --- stage 1: seeing ------------------------------------------------------------------------------------------------
 
-SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet)
+SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet, lambda rng: micro_sheets.dot_sheet(rng)[0])
 
 
 def seeing_batch(
