@@ -99,8 +99,8 @@ def things(canvas: Canvas) -> list[Thing]:
             icon = canvas.marks[index + 1]
             found.append(Thing(f"text next to the {icon.name}", mark.box, mark.text, mark.text_height))
         elif trays and mark.kind in TRAY_SHAPES:
-            inside = [d.colour for d in dots if inside(d, mark)]
-            found.append(Thing(f"{mark.name} tray", mark.box, dots=(inside.count("black"), inside.count("white"))))
+            inks = [d.colour for d in dots if inside(d, mark)]
+            found.append(Thing(f"{mark.name} tray", mark.box, dots=(inks.count("black"), inks.count("white"))))
         else:
             found.append(Thing(mark.name, mark.box, mark.text, mark.text_height))
     return found
