@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from agents.boxes import area, around, inside, on_view, overlap, scale, shape
-from agents.micro_lessons import Thing, things
+from agents.micro_lessons import Thing, fact, things
 from pixel_env import operations
 from pixel_env.actions import Answer, CropImage, SelectFrames, render
 from pixel_env.env import PixelReasonEnv
@@ -203,16 +203,6 @@ def target(question: str) -> str:
         if found := re.search(pattern, question):
             return found[1] if found[1].startswith("the ") else f"the {found[1]}"
     return "what is asked"
-
-
-def fact(thing: Thing, question: str) -> str:
-    """Return what can be read or counted in a thing, as far as the question wants it."""
-    if thing.dots is None:
-        return f"the {thing.name} says {thing.text}" if thing.text else f"the {thing.name}"
-    black, white = thing.dots
-    if "black" in question or "white" in question:
-        return f"the {thing.name} has {black} black, {white} white dots"
-    return f"the {thing.name} has {black + white} dots"
 
 
 def boxed(task: Task) -> str:

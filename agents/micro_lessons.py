@@ -133,29 +133,48 @@ def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
 
 
 def ground(rng: np.random.Generator, some: Sequence[Thing]) -> tuple[str, str]:
-    """Where are X, Y, ...: a box each in pixels of the view."""
+    """Where are X, Y, ...: each named again, with its box in pixels of the view."""
     question = pick(rng, ("Where is the {}?", "Locate the {}.", "Give the box of the {}."))
-    boxes = [json.dumps({"bbox_2d": [max(0, round(v)) for v in thing.box]}) for thing in some]
+    boxes = [json.dumps({"label": t.name, "bbox_2d": [max(0, round(v)) for v in t.box]}) for t in some]
     return question.format(", ".join(thing.name for thing in some)), "\n".join(boxes)
 
 
 def read(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
     """What is written on X."""
+    question = pick(rng, ("What is written in the {}?", "Read the {}.")).format(thing.name)
     if len(thing.text) == 1:
         noun = "digit" if thing.text in DIGITS else "letter"
-        return f"Which {noun} is on the {thing.name}?", thing.text
-    if thing.name == "title":
-        return "What is the title of the page?", thing.text
-    if thing.name.startswith("text "):
-        return pick(rng, ("What is written {}?", "Read the text {}.")).format(thing.name[5:]), thing.text
-    return pick(rng, ("What is written in the {}?", "Read the {}.")).format(thing.name), thing.text
+        question = f"Which {noun} is on the {thing.name}?"
+    elif thing.name == "title":
+        question = "What is the title of the page?"
+    elif thing.name.startswith("text "):
+        question = pick(rng, ("What is written {}?", "Read the text {}.")).format(thing.name[5:])
+    return question, sentence(fact(thing, question))
 
 
 def tally(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
     """How many dots are in X."""
-    black, white = thing.dots or (0, 0)
-    ink, answer = pick(rng, (("", black + white), ("", black + white), ("black ", black), ("white ", white)))
-    return f"How many {ink}dots are in the {thing.name}?", str(answer)
+    ink = pick(rng, ("", "", "black ", "white "))
+    question = f"How many {ink}dots are in the {thing.name}?"
+    return question, sentence(fact(thing, question))
+
+
+def fact(thing: Thing, question: str) -> str:
+    """Return what can be read or counted in a thing, as far as the question wants it.
+
+    A micro model finds a thing by the name that it has just written, much sooner than by one further back.
+    """
+    if thing.dots is None:
+        return f"the {thing.name} says {thing.text}" if thing.text else f"the {thing.name}"
+    black, white = thing.dots
+    if "black" in question or "white" in question:
+        return f"the {thing.name} has {black} black, {white} white dots"
+    return f"the {thing.name} has {black + white} dots"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def describe(shot: Shot) -> tuple[str, str]:
@@ -265,8 +284,19 @@ def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) 
     else:
         shot = take(picture, canvas, (0, 0, canvas.width, canvas.height))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
-    turn = (question_text(task), f"\\boxed{{{task.answers[0]}}}", skill)
+    answer = f"\\boxed{{{task.answers[0]}}}"
+    if closer:
+        x1, y1, x2, y2 = task.cue.box  # type: ignore[union-attr, misc]
+        evidence = [
+            t for t, name in zip(shot.things, things(canvas), strict=True) if _within(name.box, (x1, y1, x2, y2))
+        ]
+        answer = f"{sentence(', '.join(fact(t, task.question) for t in evidence))} {answer}" if evidence else answer
+    turn = (question_text(task), answer, skill)
     return asked(rng, lambda: about(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
+
+
+def _within(box: Box, other: Box) -> bool:
+    return box[0] >= other[0] and box[1] >= other[1] and box[2] <= other[2] and box[3] <= other[3]
 
 
 def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:

@@ -145,7 +145,7 @@ def probe(model: Any, processor: Any, n: int = 128, seed: int = 0) -> dict[str, 
     for skill in ("read", "string", "tally"):
         for level in (1, 2):
             lessons = closeups(rng, n, skill, level)
-            answers = generate(model, processor, [first_turn(encoder, one) for one in lessons], new_tokens=16)
+            answers = generate(model, processor, [first_turn(encoder, one) for one in lessons], new_tokens=32)
             right = sum(a == one.turns[0].answer for a, one in zip(answers, lessons, strict=True))
             figures[f"{skill} level {level}"] = right / n
     for level in (1, 2):

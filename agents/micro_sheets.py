@@ -75,38 +75,40 @@ def _photo(canvas: Canvas) -> Shot:
 
 
 def character_drill(rng: np.random.Generator) -> Lesson:
-    """A sheet of characters with the question that has the most answers in it, mostly: read all, row by row."""
+    """A sheet of characters: read them by name in any order, or all of them row by row."""
     canvas = character_sheet(rng)
     labels = [(mark.name, mark.text) for mark in canvas.marks]
-    question, answer = _rows("Read row by row.", labels)
-    draw_kind = rng.random()
-    if draw_kind < 0.15:
+    question, answer = _drill(rng, "Read", labels)
+    if rng.random() < 0.1:
         question, answer = "Name all row by row.", ", ".join(name for name, _ in labels)
-    elif draw_kind < 0.55 and (named := _named("Read the", labels, rng)):
-        question, answer = named[-1]
     return about(_photo(canvas), [(question, answer, "sheet characters")])
 
 
 def string_drill(rng: np.random.Generator) -> Lesson:
-    """Panels with strings: read all, row by row, or several by name."""
+    """Panels with strings: read them by name in any order, or all of them row by row."""
     canvas = string_sheet(rng)
-    labels = [(mark.name, mark.text) for mark in canvas.marks]
-    question, answer = _rows("Read row by row.", labels)
-    if rng.random() < 0.4 and (named := _named("Read the", labels, rng)):
-        question, answer = named[-1]
+    question, answer = _drill(rng, "Read", [(mark.name, mark.text) for mark in canvas.marks])
     return about(_photo(canvas), [(question, answer, "sheet strings")])
 
 
 def dot_drill(rng: np.random.Generator) -> Lesson:
-    """Trays of dots: count the dots, or those of one ink, of all trays row by row or of several by name."""
+    """Trays of dots: count the dots, or those of one ink."""
     canvas, trays = dot_sheet(rng)
     ink = pick(rng, ("", "", "black ", "white "))
     numbers = {"": [b + w for _, b, w in trays], "black ": [b for _, b, _ in trays], "white ": [w for *_, w in trays]}
     labels = [(name, str(number)) for (name, *_), number in zip(trays, numbers[ink], strict=True)]
-    question, answer = _rows(f"Count the {ink}dots row by row.", labels)
-    if rng.random() < 0.4 and (named := _named(f"Count the {ink}dots in the", labels, rng)):
-        question, answer = named[-1]
+    question, answer = _drill(rng, f"Count the {ink}dots", labels)
     return about(_photo(canvas), [(question, answer, "sheet dots")])
+
+
+def _drill(rng: np.random.Generator, verb: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
+    """By name in three cases of four: at most eight things in any order, each named again before what it says."""
+    names = [name for name, _ in labels]
+    known = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])[:8]
+    if not known or rng.random() < 0.25:
+        return f"{verb} row by row.", " ".join(text for _, text in labels)
+    joined = ", ".join(name for name, _ in known)
+    return f"{verb}: {joined}.", ", ".join(f"{name} {text}" for name, text in known)
 
 
 def clip_drill(rng: np.random.Generator) -> Lesson:
@@ -132,18 +134,6 @@ def box_drill(rng: np.random.Generator) -> Lesson:
     if rng.random() < 0.5:
         question, answer = "Locate all row by row.", ground(rng, shot.things)[1]
     return about(shot, [(question, answer, "ground")])
-
-
-def _rows(question: str, labels: list[tuple[str, str]]) -> tuple[str, str]:
-    return question, " ".join(text for _, text in labels)
-
-
-def _named(question: str, labels: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """One thing by name, twice, and several at once, as far as names are unique."""
-    names = [name for name, _ in labels]
-    known = shuffled(rng, [label for label in labels if names.count(label[0]) == 1])
-    groups = [known[:1], known[1:2], known[2:6]]
-    return [(f"{question} {', '.join(n for n, _ in some)}.", ", ".join(t for _, t in some)) for some in groups if some]
 
 
 DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill)
