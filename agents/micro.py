@@ -190,9 +190,9 @@ def build_model(
             "num_key_value_heads": heads,
             "max_position_embeddings": 4096,
             # M-RoPE hands its frequencies out from fast to slow: time, height, width. Width gets the most, so that its
-            # fastest shows a column of a 4x4 grid, and its slowest barely turn within a conversation: without them no
-            # head could find an image token by what it shows, wherever it stands.
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [1, 2, 13]},
+            # fastest shows a column of a 4x4 grid, and half of all barely turn within a conversation: only through
+            # these can a head find an image token by what it shows, wherever it stands.
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 2, 13]},
             # The usual 0.02 suits widths of thousands: at 128 every layer would begin as almost nothing.
             "initializer_range": 0.06,
             "tie_word_embeddings": True,

@@ -135,7 +135,7 @@ def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
 def ground(rng: np.random.Generator, some: Sequence[Thing]) -> tuple[str, str]:
     """Where are X, Y, ...: each named again, with its box in pixels of the view."""
     question = pick(rng, ("Where is the {}?", "Locate the {}.", "Give the box of the {}."))
-    boxes = [json.dumps({"label": t.name, "bbox_2d": [max(0, round(v)) for v in t.box]}) for t in some]
+    boxes = [f"the {t.name} " + json.dumps({"bbox_2d": [max(0, round(v)) for v in t.box]}) for t in some]
     return question.format(", ".join(thing.name for thing in some)), "\n".join(boxes)
 
 
@@ -180,7 +180,7 @@ def sentence(text: str) -> str:
 def describe(shot: Shot) -> tuple[str, str]:
     """What is in the picture, from left to right."""
     seen = sorted((t for t in shot.things if shot.visible(t) and t.name != "title"), key=lambda t: t.box[0] + t.box[2])
-    return "What is in the picture, from left to right?", ", ".join(t.name for t in seen) or "nothing"
+    return "What is in the picture, from left to right?", ", ".join(f"the {t.name}" for t in seen) or "nothing"
 
 
 def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:

@@ -4,11 +4,12 @@ A picture of a natural lesson answers a few questions; a sheet answers a dozen i
 picture, neither the tower nor the language model leaves the plateau at which it guesses (benchmarks/results).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from agents.micro_lessons import CLIP_TASKS, Lesson, Shot, Turn, about, clip_turn, frame_queries, ground, take
+from agents.micro_lessons import CLIP_TASKS, Lesson, Shot, Turn, about, clip_turn, frame_queries, take
 from agents.micro_seeing import dense_labels
 from pixel_env.media import Box, view
 from pixel_env.tasks import DrawnSource
@@ -19,15 +20,29 @@ from pixel_env.tasks.world import DIGITS, LETTERS, contrast, glyph_mark, jittere
 SHEET_SIDE = 224
 
 
-def character_sheet(rng: np.random.Generator) -> Canvas:
-    """A picture that is nothing but characters on shapes, one in each cell of a grid."""
+def character_sheet(rng: np.random.Generator, names: Sequence[tuple[str, str]] = ()) -> Canvas:
+    """A picture that is nothing but characters on shapes, one in each cell of a grid, or as many as there are `names`.
+
+    `names` are pairs of colour and shape; by default all are drawn.
+    """
     marks = []
-    for cell in _grid(rng, int(rng.choice([4, 4, 3, 3, 2]))):
-        side = cell[2] - cell[0]
-        box = jittered(rng, cell, side * rng.uniform(0.6, 0.9))
-        mark = glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), box, pick(rng, DIGITS + LETTERS))
+    cells = _grid(rng, int(rng.choice([4, 4, 3, 3, 2])))
+    places = sorted(rng.permutation(len(cells))[: len(names) or len(cells)].tolist())
+    names = names or [(pick(rng, COLOUR_NAMES), pick(rng, SHAPES)) for _ in cells]
+    for place, name in zip(places, names, strict=False):
+        side = cells[place][2] - cells[place][0]
+        box = jittered(rng, cells[place], side * rng.uniform(0.6, 0.9))
+        mark = glyph_mark(name, box, pick(rng, DIGITS + LETTERS))
         marks.append(replace(mark, text_height=(box[2] - box[0]) * rng.uniform(0.3, 0.55)))
     return _sheet(rng, marks)
+
+
+def few_names(rng: np.random.Generator, most: int) -> list[tuple[str, str]]:
+    """Two to `most` names, no two alike, in six cases of ten of different shapes: the word just written tells them."""
+    number = int(rng.integers(2, most + 1))
+    if rng.random() < 0.6:
+        return [(pick(rng, COLOUR_NAMES), shape) for shape in shuffled(rng, SHAPES)[:number]]
+    return shuffled(rng, [(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES])[:number]
 
 
 def string_sheet(rng: np.random.Generator) -> Canvas:
@@ -74,13 +89,17 @@ def _photo(canvas: Canvas) -> Shot:
     return Shot(view(draw(canvas), whole, size), (), dense_labels(canvas, whole, size))
 
 
-def character_drill(rng: np.random.Generator) -> Lesson:
-    """A sheet of characters: read them by name in any order, or all of them row by row."""
-    canvas = character_sheet(rng)
+def character_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
+    """Characters on shapes: read them by name in any order, or all of them row by row; `bare`: without a question."""
+    # The fewer there are, the sooner it is learned that one of them is meant.
+    canvas = character_sheet(rng, few_names(rng, 6) if bare or rng.random() < 0.8 else ())
     labels = [(mark.name, mark.text) for mark in canvas.marks]
+    if bare:
+        said = ", ".join(f"the {name} {text}" for name, text in shuffled(rng, labels))
+        return about(_photo(canvas), [("Read.", said, "sheet characters")])
     question, answer = _drill(rng, "Read", labels)
     if rng.random() < 0.1:
-        question, answer = "Name all row by row.", ", ".join(name for name, _ in labels)
+        question, answer = "Name all row by row.", ", ".join(f"the {name}" for name, _ in labels)
     return about(_photo(canvas), [(question, answer, "sheet characters")])
 
 
@@ -108,32 +127,48 @@ def _drill(rng: np.random.Generator, verb: str, labels: list[tuple[str, str]]) -
     if not known or rng.random() < 0.25:
         return f"{verb} row by row.", " ".join(text for _, text in labels)
     joined = ", ".join(name for name, _ in known)
-    return f"{verb}: {joined}.", ", ".join(f"{name} {text}" for name, text in known)
+    return f"{verb}: {joined}.", ", ".join(f"the {name} {text}" for name, text in known)
+
+
+def table_drill(rng: np.random.Generator) -> Lesson:
+    """No picture but a list of names and what they say, in words: read some of them by name.
+
+    To copy a name from a question and to look up what belongs to it is learned much sooner where both are words.
+    """
+    length = int(rng.integers(1, 5))
+    labels = [
+        (f"{colour} {shape}", "".join(pick(rng, LETTERS + DIGITS) for _ in range(length)))
+        for colour, shape in few_names(rng, 8)
+    ]
+    asked = shuffled(rng, labels)[: rng.integers(1, len(labels) + 1)]
+    said = ", ".join(f"the {name} {text}" for name, text in labels)
+    question = f"{said}\n{pick(rng, ('Read', 'Name'))}: {', '.join(name for name, _ in asked)}."
+    return Lesson((Turn(question, (), ", ".join(f"the {name} {text}" for name, text in asked), "table"),))
 
 
 def clip_drill(rng: np.random.Generator) -> Lesson:
     """All frames of a clip: what is in each, then in which frames each thing is."""
     source = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))].media
     assert isinstance(source, DrawnSource)
-    named = [" and ".join(mark.name for mark in canvas.marks) or "nothing" for canvas in source.canvases]
+    named = [" and ".join(f"the {mark.name}" for mark in canvas.marks) or "nothing" for canvas in source.canvases]
     turns = [("Name all frame by frame.", ", ".join(named), "sheet frames")]
     turns += frame_queries(rng, source)[:2]
     first, *rest = shuffled(rng, turns)
     return Lesson((clip_turn(source, first), *(Turn(q, (), a, s) for q, a, s in rest)))
 
 
-def box_drill(rng: np.random.Generator) -> Lesson:
-    """A few objects and the question for all their boxes, row by row or by name."""
-    places = sorted(rng.choice(16, int(rng.integers(2, 6)), replace=False).tolist())
-    grid, pairs = _grid(rng, 4), shuffled(rng, [(colour, shape) for colour in COLOUR_NAMES for shape in SHAPES])
-    boxes = [jittered(rng, grid[place], rng.uniform(18, 30)) for place in places]
-    marks = [Mark(shape, box, colour) for (colour, shape), box in zip(pairs, boxes, strict=False)]
-    canvas = _sheet(rng, marks)
+def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
+    """A few objects and the question for all their boxes, row by row or by name; `bare`: without a question."""
+    names = few_names(rng, 5)
+    places = sorted(rng.choice(16, len(names), replace=False).tolist())
+    boxes = [jittered(rng, _grid(rng, 4)[place], rng.uniform(18, 30)) for place in places]
+    canvas = _sheet(rng, [Mark(shape, box, colour) for (colour, shape), box in zip(names, boxes, strict=True)])
     shot = take(draw(canvas), canvas, (0, 0, SHEET_SIDE, SHEET_SIDE))
-    question, answer = ground(rng, shuffled(rng, shot.things))
-    if rng.random() < 0.5:
-        question, answer = "Locate all row by row.", ground(rng, shot.things)[1]
-    return about(shot, [(question, answer, "ground")])
+    by_rows = not bare and rng.random() < 0.3
+    asked = list(shot.things) if by_rows else shuffled(rng, shot.things)
+    answer = ", ".join(f"the {thing.name} {[max(0, round(v)) for v in thing.box]}" for thing in asked)
+    question = "Box all row by row." if by_rows else f"Box: {', '.join(thing.name for thing in asked)}."
+    return about(shot, [("Box." if bare else question, answer, "ground")])
 
 
-DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill)
+DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill, table_drill)

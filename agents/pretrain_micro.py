@@ -1,4 +1,4 @@
-"""Make the micro base: the vision tower learns what is under each image token, then the whole model learns to speak.
+"""Make the micro base: the tower learns what is under each image token, the text model to look up, both to converse.
 
     python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
 
@@ -31,12 +31,10 @@ from pixel_env.tasks.drawing import Canvas
 from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import pick, shuffled
 
-SKILL_WEIGHT: dict[str, float] = defaultdict(
-    lambda: 1.0,
-    {"read": 3.0, "string": 3.0, "tally": 3.0, "closeup answer": 2.0, "answer": 2.0, "guess": 0.3, "frames": 0.7,
-     "call": 0.5, "describe": 0.7},
-)  # fmt: skip
-DRILL_SHARES = (0.37, 0.3, 0.16, 0.14, 0.03)
+SKILL_WEIGHT: dict[str, float] = defaultdict(lambda: 1.0, {"guess": 0.3, "frames": 0.7, "call": 0.5, "describe": 0.7})
+WORD_WEIGHT = 0.1
+"""Of a word in an answer, where characters and digits weigh 1: they are what was looked up."""
+DRILL_SHARES = (0.3, 0.34, 0.14, 0.14, 0.02, 0.06)
 SEEING_WEIGHT = 0.5
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see in all stages."""
 STAGES = ("see", "drill", "speak")
@@ -85,8 +83,12 @@ def _whole(canvas: Canvas) -> Box:
 
 @dataclass
 class Example(Tokens):
-    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels."""
+    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels.
 
+    Each token has a weight in the loss, 0 outside answers.
+    """
+
+    weights: list[float] = field(default_factory=list)
     spans: list[tuple[int, int, str]] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
 
@@ -94,6 +96,7 @@ class Example(Tokens):
 def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
     """Lessons one after another in one conversation, images numbered as they come."""
     example, shown = Example(), 0
+    values = {encoder.text(character)[0] for character in WORDS["glyph"]}
     for lesson in lessons:
         if lesson.system:
             example.add(encoder.message("system", encoder.text(lesson.system)), 0)
@@ -106,6 +109,11 @@ def encode(encoder: ChatEncoder, lessons: list[Lesson]) -> Example:
             example.add([*encoder.text(turn.answer), encoder.end], 1)
             example.spans.append((start, len(example.ids), turn.skill))
             example.add(encoder.text("\n"), 0)
+    example.weights = [0.0] * len(example.ids)
+    for start, end, skill in example.spans:
+        telling = [token in values for token in example.ids[start:end]]
+        for k, tells in enumerate(telling, start):
+            example.weights[k] = SKILL_WEIGHT[skill] * (1.0 if tells or not any(telling) else WORD_WEIGHT)
     return example
 
 
@@ -114,12 +122,17 @@ def drills(rng: np.random.Generator, count: int) -> list[Lesson]:
     return [DRILLS[kind](rng) for kind in rng.choice(len(DRILLS), size=count, p=DRILL_SHARES)]
 
 
-def drill_batch(seed: int, count: int) -> list[list[Lesson]]:
-    """Sequences of one to three sheets, `count` sheets in all or a few more, a function of the seed.
+def drill_batch(seed: int, count: int, first: bool) -> list[list[Lesson]]:
+    """Sequences of sheets, `count` sheets in all or a few more, a function of the seed.
 
-    Where a sheet stands varies, sometimes behind a system text: drilled at one place, the skill stays at that place.
+    At `first` one sheet of characters or boxes a sequence, its things named in any order: a fresh language model then
+    learns within some hundred steps to look things up by name, and one that has learned to guess never does. Later
+    sheets of all kinds, up to three a sequence, some behind a system text: drilled at one place, the skill stays there.
     """
     rng = np.random.default_rng([seed, 3])
+    if first:
+        simple = (micro_sheets.character_drill, micro_sheets.box_drill)
+        return [[simple[int(rng.random() < 0.35)](rng, bare=True)] for _ in range(count)]
     batch: list[list[Lesson]] = []
     while sum(map(len, batch)) < count:
         lessons = drills(rng, int(rng.integers(1, 4)))
@@ -143,34 +156,33 @@ def collate(examples: list[Example], pad: int, image_pad: int, image_processor: 
     weights = torch.zeros(len(examples), length)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
-        for start, end, skill in example.spans:
-            weights[row, start:end] = SKILL_WEIGHT[skill]
-    pixels, grid = patchify([image for e in examples for image in e.images], image_processor)
-    return {
-        "input_ids": ids,
-        "attention_mask": (ids != pad).long(),
-        "mm_token_type_ids": (ids == image_pad).int(),
-        "pixel_values": pixels,
-        "image_grid_thw": grid,
-        "weights": weights,
-    }
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
+    batch = {"input_ids": ids, "attention_mask": (ids != pad).long(), "weights": weights}
+    if images := [image for e in examples for image in e.images]:
+        batch["mm_token_type_ids"] = (ids == image_pad).int()
+        batch["pixel_values"], batch["image_grid_thw"] = patchify(images, image_processor)
+    return batch
 
 
-def speaking_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def speaking_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Weighted sum of the cross-entropies of the answers, which answer tokens were predicted, and the image tokens.
 
     Returns:
-        The sum, a scalar; (B, T - 1) bool, True where a token is no answer or was predicted; (image tokens, hidden).
+        The sum, a scalar; (B, T - 1) bool, True where a token is no answer or was predicted; (image tokens, hidden),
+        None where there are no images.
     """
     weights = batch.pop("weights")[:, 1:]
-    seen = model.model.get_image_features(batch.pop("pixel_values"), batch["image_grid_thw"], return_dict=True)
-    hidden = model.model(**batch, mm_encoder_outputs={"image": seen}, use_cache=False).last_hidden_state[:, :-1]
+    tokens = None
+    if "pixel_values" in batch:
+        seen = model.model.get_image_features(batch.pop("pixel_values"), batch["image_grid_thw"], return_dict=True)
+        tokens, batch["mm_encoder_outputs"] = torch.cat(seen.pooler_output), {"image": seen}  # type: ignore[assignment]
+    hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
     targets, chosen = batch["input_ids"][:, 1:], weights > 0
     logits = model.lm_head(hidden[chosen])
     losses = nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
     hits = torch.ones_like(chosen)
     hits[chosen] = logits.argmax(-1) == targets[chosen]
-    return (losses * weights[chosen]).sum(), hits, torch.cat(seen.pooler_output)
+    return (losses * weights[chosen]).sum(), hits, tokens
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -191,7 +203,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 class Pretraining:
-    """Both stages with their optimizer, log and checkpoint."""
+    """The stages with their optimizer, log and checkpoint."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
@@ -236,7 +248,7 @@ class Pretraining:
         print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
 
     def run(self) -> None:
-        """Both stages, then write the Hugging Face directory."""
+        """All stages, then write the Hugging Face directory."""
         with ProcessPoolExecutor(1) as workers:
             self._stage("see", self.args.see_steps, workers)
             # Looking things up, by place and by name, is learned from sheets alone.
@@ -259,7 +271,7 @@ class Pretraining:
                     seeing_batch, step, self.args.see_batch, 1.0 if step < 0.5 * steps else 0.3, step < 0.15 * steps
                 )
             if stage == "drill":
-                return workers.submit(drill_batch, step, self.args.drill_batch)
+                return workers.submit(drill_batch, step, self.args.drill_batch, step < 0.4 * steps)
             sheets = 0.5 - 0.35 * min(1.0, step / max(1, steps))  # less and less
             return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share, sheets)
 
@@ -300,7 +312,7 @@ class Pretraining:
     def _speak(self, batch: list[list[Lesson]]) -> dict[str, float]:
         """Gradients of one batch, in parts of similar length so that little is spent on padding."""
         examples = sorted((encode(self.encoder, lessons) for lessons in batch), key=lambda e: len(e.ids))
-        total = sum(SKILL_WEIGHT[skill] * (end - start) for e in examples for start, end, skill in e.spans)
+        total = sum(sum(e.weights) for e in examples)
         pad, image_pad = self.processor.tokenizer.pad_token_id, self.encoder.image_pad
         found: dict[str, list[float]] = defaultdict(list)
         loss_sum = 0.0
@@ -308,18 +320,23 @@ class Pretraining:
         for part in (examples[k : k + size] for k in range(0, len(examples), size)):
             tensors = collate(part, pad, image_pad, self.processor.image_processor)
             loss, hits, tokens = speaking_loss(self.model, {k: v.to(self.device) for k, v in tensors.items()})
-            seeing, scores = self.reader.loss(tokens, self._on_device([one for e in part for one in e.labels]))
-            (loss / total + SEEING_WEIGHT * seeing * len(part) / len(examples)).backward()
-            for name in ("glyph", "dots", "tens"):
-                if name in scores:
-                    found[f"see {name}"].append(scores[name])
-            loss_sum += float(loss.detach()) / total
+            loss = loss / total
+            loss_sum += float(loss.detach())
+            if tokens is not None:
+                seeing, scores = self.reader.loss(tokens, self._on_device([one for e in part for one in e.labels]))
+                loss = loss + SEEING_WEIGHT * seeing * len(part) / len(examples)
+                for name in ("glyph", "dots", "tens"):
+                    if name in scores:
+                        found[f"see {name}"].append(scores[name])
+            loss.backward()
             for row, example in enumerate(part):
                 for start, end, skill in example.spans:
                     right = hits[row, start - 1 : end - 1]
-                    # Boxes and sheets are judged by their tokens, everything else as a whole.
-                    by_token = skill == "ground" or skill.startswith("sheet")
-                    found[skill].append(float(right.float().mean()) if by_token else float(right.all()))
+                    if skill in ("ground", "table") or skill.startswith("sheet"):  # judged by its values
+                        weights = torch.tensor(example.weights[start:end])
+                        found[skill].append(float(right[weights == weights.max()].float().mean()))
+                    else:
+                        found[skill].append(float(right.all()))
         return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
 
     def _track(self, scores: dict[str, float]) -> None:
@@ -358,14 +375,14 @@ def main() -> None:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
-    parser.add_argument("--see-steps", type=int, default=1500, help="steps of stage 1: the vision tower alone")
-    parser.add_argument("--drill-steps", type=int, default=1000, help="steps of stage 2: the language model on sheets")
-    parser.add_argument("--drill-batch", type=int, default=48, help="sheets a step in stage 2")
-    parser.add_argument("--steps", type=int, default=2700, help="steps of stage 3: the whole model")
+    parser.add_argument("--see-steps", type=int, default=3600, help="steps of stage 1: the vision tower alone")
+    parser.add_argument("--drill-steps", type=int, default=1500, help="steps of stage 2: the language model on sheets")
+    parser.add_argument("--drill-batch", type=int, default=64, help="sheets a step in stage 2")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of stage 3: the whole model")
     parser.add_argument("--see-batch", type=int, default=64, help="views a step in stage 1")
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model")
-    parser.add_argument("--vision-lr", type=float, default=5e-4, help="peak rate of the vision tower in stage 3")
+    parser.add_argument("--vision-lr", type=float, default=8e-4, help="peak rate of the vision tower in stages 2 and 3")
     parser.add_argument("--clip-share", type=float, default=0.12, help="share of sequences that show a whole clip")
     parser.add_argument("--start", help="skip to stage 3 with the weights of this folder, such as agents/micro_base")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
