@@ -34,6 +34,8 @@ from pixel_env.tasks.world import pick, shuffled
 SKILL_WEIGHT: dict[str, float] = defaultdict(lambda: 1.0, {"guess": 0.3, "frames": 0.7, "call": 0.5, "describe": 0.7})
 WORD_WEIGHT = 0.1
 """Of a word in an answer, where characters and digits weigh 1: they are what was looked up."""
+BARE = 0.4
+"""Share of the drills with pictures and answers, without questions; the tower rests meanwhile."""
 DRILL_SHARES = (0.3, 0.34, 0.14, 0.14, 0.02, 0.06)
 SEEING_WEIGHT = 0.5
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see in all stages."""
@@ -122,17 +124,22 @@ def drills(rng: np.random.Generator, count: int) -> list[Lesson]:
     return [DRILLS[kind](rng) for kind in rng.choice(len(DRILLS), size=count, p=DRILL_SHARES)]
 
 
-def drill_batch(seed: int, count: int, first: bool) -> list[list[Lesson]]:
+def drill_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
     """Sequences of sheets, `count` sheets in all or a few more, a function of the seed.
 
-    At `first` one sheet of characters or boxes a sequence, its things named in any order: a fresh language model then
-    learns within some hundred steps to look things up by name, and one that has learned to guess never does. Later
-    sheets of all kinds, up to three a sequence, some behind a system text: drilled at one place, the skill stays there.
+    Args:
+        seed: Draws everything.
+        count: Sheets.
+        done: Share of the stage that is done. Begins with one sheet of characters a sequence, its things named in any
+            order, then of boxes too: a fresh language model learns within some hundred steps to look things up by name,
+            and one that has learned to guess never does. Goes on, from `BARE`, with sheets of all kinds, up to three a
+            sequence, some behind a system text: drilled at one place, the skill stays there.
     """
     rng = np.random.default_rng([seed, 3])
-    if first:
-        simple = (micro_sheets.character_drill, micro_sheets.box_drill)
-        return [[simple[int(rng.random() < 0.35)](rng, bare=True)] for _ in range(count)]
+    if done < BARE:
+        boxes = 0.0 if done < BARE / 2 else 0.5
+        drawn = [micro_sheets.box_drill if rng.random() < boxes else micro_sheets.character_drill for _ in range(count)]
+        return [[drill(rng, bare=True)] for drill in drawn]
     batch: list[list[Lesson]] = []
     while sum(map(len, batch)) < count:
         lessons = drills(rng, int(rng.integers(1, 4)))
@@ -271,7 +278,7 @@ class Pretraining:
                     seeing_batch, step, self.args.see_batch, 1.0 if step < 0.5 * steps else 0.3, step < 0.15 * steps
                 )
             if stage == "drill":
-                return workers.submit(drill_batch, step, self.args.drill_batch, step < 0.4 * steps)
+                return workers.submit(drill_batch, step, self.args.drill_batch, step / max(1, steps))
             sheets = 0.5 - 0.35 * min(1.0, step / max(1, steps))  # less and less
             return workers.submit(speaking_batch, step, self.args.batch, self.args.clip_share, sheets)
 
@@ -282,6 +289,8 @@ class Pretraining:
             ahead.append(submit(self.state.step + 3))
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.state.step, steps, group["peak"])
+            # A picture that changes under its eyes teaches a language model little.
+            self.model.model.visual.requires_grad_(stage != "drill" or self.state.step >= BARE * steps)
             scores = self._see(batch) if stage == "see" else self._speak(batch)
             torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
             self.optimizer.step()
@@ -322,7 +331,7 @@ class Pretraining:
             loss, hits, tokens = speaking_loss(self.model, {k: v.to(self.device) for k, v in tensors.items()})
             loss = loss / total
             loss_sum += float(loss.detach())
-            if tokens is not None:
+            if tokens is not None and tokens.requires_grad:
                 seeing, scores = self.reader.loss(tokens, self._on_device([one for e in part for one in e.labels]))
                 loss = loss + SEEING_WEIGHT * seeing * len(part) / len(examples)
                 for name in ("glyph", "dots", "tens"):
