@@ -209,6 +209,7 @@ def build_model(
             "patch_size": 14,
             "window_size": 112,
             "fullatt_block_indexes": list(range(depth)),
+            "initializer_range": 0.06,
         },
         image_token_id=processor.image_token_id,
         video_token_id=processor.video_token_id,

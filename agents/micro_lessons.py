@@ -5,20 +5,19 @@ result of a call, and the functions that are offered have other names than the e
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from agents.micro import FACTOR
-from agents.micro_seeing import Labels, dense_labels, inside
+from agents.micro_seeing import Picture, inside
 from pixel_env import prompts
-from pixel_env.media import MAX_ENLARGEMENT, Box, view, view_size
+from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
 from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas
 from pixel_env.tasks.scenes import TRAY_SHAPES
-from pixel_env.tasks.world import DIGITS, VIEW_PIXELS, pick, shuffled
+from pixel_env.tasks.world import DIGITS, NUM_FRAMES, VIEW_PIXELS, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
 LEVELS = (1, 1, 2, 2, 3)
@@ -52,29 +51,27 @@ class Thing:
 
 @dataclass(frozen=True)
 class Shot:
-    """A view (H, W, 3) of a region of a canvas, and the things of the canvas in view pixels."""
+    """A view of a region of a canvas, and the things of the canvas in view pixels."""
 
-    image: np.ndarray
+    picture: Picture
     things: tuple[Thing, ...]
-    labels: Labels
     closeup: bool = False
 
     def visible(self, thing: Thing) -> bool:
         """Whether the thing lies wholly in the view."""
-        height, width = self.image.shape[:2]
+        width, height = self.picture.size
         x1, y1, x2, y2 = thing.box
         return x1 >= -0.5 and y1 >= -0.5 and x2 <= width + 0.5 and y2 <= height + 0.5
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One exchange: what is said and shown, the answer to learn, the skill it belongs to, what the images hold."""
+    """One exchange: what is said and shown, the answer to learn, the skill it belongs to."""
 
     text: str
-    images: tuple[np.ndarray, ...]
+    images: tuple[Picture, ...]
     answer: str
     skill: str
-    labels: tuple[Labels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,8 @@ def things(canvas: Canvas) -> list[Thing]:
     return found
 
 
-def take(picture: Image.Image, canvas: Canvas, region: Box, max_pixels: int = PIXELS, closeup: bool = False) -> Shot:
-    """Cut and resize a region of a drawn canvas, as the environment does."""
+def take(canvas: Canvas, region: Box, max_pixels: int = PIXELS, closeup: bool = False) -> Shot:
+    """Cut and resize a region of a canvas, as the environment does."""
     x1, y1, x2, y2 = region
     size = view_size(x2 - x1, y2 - y1, max_pixels, FACTOR, MAX_ENLARGEMENT if closeup else 1.0)
     sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
@@ -116,7 +113,12 @@ def take(picture: Image.Image, canvas: Canvas, region: Box, max_pixels: int = PI
               t.text, t.text_height * min(sx, sy), t.dots)
         for t in things(canvas)
     )  # fmt: skip
-    return Shot(view(picture, region, size), seen, dense_labels(canvas, region, size), closeup)
+    return Shot(Picture(canvas, region, size), seen, closeup)
+
+
+def whole(canvas: Canvas) -> Box:
+    """The region that is all of a canvas."""
+    return (0.0, 0.0, float(canvas.width), float(canvas.height))
 
 
 def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
@@ -202,14 +204,14 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
     return about(shot, chosen)
 
 
-def _header(image: np.ndarray) -> str:
-    return f"Image {{number}} ({image.shape[1]}x{image.shape[0]}): {prompts.IMAGE_MARKER}\n"
+def _header(picture: Picture) -> str:
+    return f"Image {{number}} ({picture.size[0]}x{picture.size[1]}): {prompts.IMAGE_MARKER}\n"
 
 
 def about(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
     """A lesson of (question, answer, skill) turns; the first one shows the shot."""
     (question, answer, skill), *rest = turns
-    first = Turn(_header(shot.image) + prefix + question, (shot.image,), answer, skill, (shot.labels,))
+    first = Turn(_header(shot.picture) + prefix + question, (shot.picture,), answer, skill)
     return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
 
 
@@ -263,9 +265,8 @@ def call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, int])
     return f"<tool_call>{json.dumps(content)}</tool_call>"
 
 
-def asked(rng: np.random.Generator, shown: Callable[[], Lesson], task: Task, size: tuple[int, int]) -> Lesson:
-    """The task's question on one view, functions sometimes on offer, and rarely used."""
-    lesson = shown()
+def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Lesson:
+    """A question on a view of a size, functions sometimes on offer, and rarely used."""
     if rng.random() < 0.5:
         return lesson
     system, names = offer(rng)
@@ -275,14 +276,14 @@ def asked(rng: np.random.Generator, shown: Callable[[], Lesson], task: Task, siz
     return Lesson((turn,), system)
 
 
-def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) -> Lesson:
+def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """A task's own question, on a view in which it can be answered (or, one time in four, only guessed)."""
     canvas = task.media.canvases[0]  # type: ignore[attr-defined]
     closer = bool(task.needs_operation) and rng.random() < 0.75 and task.cue is not None and task.cue.box is not None
     if closer:
-        shot = take(picture, canvas, closeup_region(rng, canvas, task.cue.box), closeup=True)  # type: ignore[union-attr, arg-type]
+        shot = take(canvas, closeup_region(rng, canvas, task.cue.box), closeup=True)  # type: ignore[union-attr, arg-type]
     else:
-        shot = take(picture, canvas, (0, 0, canvas.width, canvas.height))
+        shot = take(canvas, whole(canvas))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
     answer = f"\\boxed{{{task.answers[0]}}}"
     if closer:
@@ -292,7 +293,7 @@ def question_lesson(rng: np.random.Generator, task: Task, picture: Image.Image) 
         ]
         answer = f"{sentence(', '.join(fact(t, task.question) for t in evidence))} {answer}" if evidence else answer
     turn = (question_text(task), answer, skill)
-    return asked(rng, lambda: about(shot, [turn]), task, (shot.image.shape[1], shot.image.shape[0]))
+    return asked(rng, about(shot, [turn]), shot.picture.size)
 
 
 def _within(box: Box, other: Box) -> bool:
@@ -301,15 +302,10 @@ def _within(box: Box, other: Box) -> bool:
 
 def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
     """A question on all frames of a clip, shown as in the environment's first view; `query` as in `frame_queries`."""
-    size = view_size(source.width, source.height, PIXELS // source.num_frames, FACTOR)
-    whole = (0.0, 0.0, float(source.width), float(source.height))
-    small: dict[Canvas, tuple[np.ndarray, Labels]] = {}
-    for index, canvas in enumerate(source.canvases):
-        if canvas not in small:
-            small[canvas] = view(source.frame(index), whole, size), dense_labels(canvas, whole, size)
-    images, labels = zip(*(small[canvas] for canvas in source.canvases), strict=True)
+    size = view_size(source.width, source.height, PIXELS // NUM_FRAMES, FACTOR)
+    pictures = tuple(Picture(canvas, whole(canvas), size) for canvas in source.canvases)
     seconds = [source.timestamp(k) for k in range(source.num_frames)]
-    return Turn(prompts.video_lines(seconds, size) + "\n" + query[0], images, *query[1:], labels)
+    return Turn(prompts.video_lines(seconds, size) + "\n" + query[0], pictures, *query[1:])
 
 
 def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
@@ -333,8 +329,7 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
-        height, width = turn.images[0].shape[:2]
-        return asked(rng, lambda: Lesson((turn,)), task, (width, height))
+        return asked(rng, Lesson((turn,)), turn.images[0].size)
     turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
     return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
 
@@ -364,18 +359,15 @@ def sequences(
             clip = clips[int(rng.integers(len(clips)))]
             frames = clip.cue.frames  # type: ignore[union-attr]
             canvas = clip.media.canvases[pick(rng, frames)]  # type: ignore[attr-defined]
-            picture = DrawnSource((canvas,)).frame(0)
-            whole = (0, 0, canvas.width, canvas.height)
-            pool.append(lesson(rng, take(picture, canvas, whole, closeup=True)))
+            pool.append(lesson(rng, take(canvas, whole(canvas), closeup=True)))
             continue
         task = images[int(rng.integers(len(images)))]
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
-        picture = task.media.frame(0)
         if rng.random() < 0.8:
-            pool.append(lesson(rng, take(picture, canvas, (0, 0, canvas.width, canvas.height)), most=5))
+            pool.append(lesson(rng, take(canvas, whole(canvas)), most=5))
         for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
-            pool.append(lesson(rng, take(picture, canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
-        pool.append(question_lesson(rng, task, picture))
+            pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
+        pool.append(question_lesson(rng, task))
     plain = shuffled(rng, [one for one in pool if not one.system])
     offered = [one for one in pool if one.system]
     for one in offered[: (count - number_of_clips) // 4]:

@@ -16,7 +16,7 @@ import torch
 import pixel_env  # noqa: F401  (registers the environments)
 from agents import micro, micro_lessons
 from agents.conversation import ChatEncoder, patchify
-from agents.micro_lessons import Lesson, Shot, closeup_region, take, things
+from agents.micro_lessons import Lesson, Shot, closeup_region, take, things, whole
 from pixel_env.tasks import ProceduralTasks, Task
 from pixel_env.tasks.world import shuffled
 
@@ -53,7 +53,8 @@ def generate(
 def first_turn(encoder: ChatEncoder, lesson: Lesson) -> Prompt:
     """The prompt of a lesson's first turn."""
     turn = lesson.turns[0]
-    return encoder.prompt(lesson.system, turn.text.replace("{number}", "1", 1), turn.images), list(turn.images)
+    images = [picture.draw() for picture in turn.images]
+    return encoder.prompt(lesson.system, turn.text.replace("{number}", "1", 1), images), images
 
 
 def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> list[Lesson]:
@@ -66,7 +67,7 @@ def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> li
             t for t in things(canvas) if t.name != "title" and (t.dots is not None if skill == "tally" else t.text)
         ]
         for thing in shuffled(rng, usable)[:1]:
-            shot = take(task.media.frame(0), canvas, closeup_region(rng, canvas, thing.box), closeup=True)
+            shot = take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)
             same = next(t for t in shot.things if t.name == thing.name)
             if skill == "tally" and same.box[2] - same.box[0] > 30:
                 found.append(micro_lessons.about(shot, [(*micro_lessons.tally(rng, same), skill)]))
@@ -85,7 +86,7 @@ def grounding(
     asked: list[tuple[Shot, Any, Lesson]] = []
     for task in (tasks[i] for i in range(count)):
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
-        shot = take(task.media.frame(0), canvas, (0, 0, canvas.width, canvas.height))
+        shot = take(canvas, whole(canvas))
         names = [t.name for t in shot.things]
         thing = shuffled(rng, [t for t in shot.things if t.name != "title" and names.count(t.name) == 1])[0]
         asked.append((shot, thing, micro_lessons.about(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
@@ -94,7 +95,7 @@ def grounding(
     for (shot, thing, _), text in zip(asked, answers, strict=True):
         numbers = [int(v) for v in re.findall(r"\d{1,4}", text.partition("[")[2])]
         if len(numbers) == 4:
-            height, width = shot.image.shape[:2]
+            width, height = shot.picture.size
             x, y = (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
             x1, y1, x2, y2 = thing.box
             hits += x - width / 6 <= x1 and x2 <= x + width / 6 and y - height / 6 <= y1 and y2 <= y + height / 6
@@ -117,7 +118,7 @@ def direct(encoder: ChatEncoder, model: Any, processor: Any, count: int, needs: 
                 continue
         else:
             canvas = task.media.canvases[0]  # type: ignore[attr-defined]
-            shot = take(task.media.frame(0), canvas, (0, 0, canvas.width, canvas.height))
+            shot = take(canvas, whole(canvas))
             lesson = micro_lessons.about(shot, [(micro_lessons.question_text(task), "", "answer")])
         chosen.append(task)
         prompts.append(first_turn(encoder, lesson))

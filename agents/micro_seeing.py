@@ -1,23 +1,28 @@
-"""How the micro base learns to see: what is under each image token, told to the vision tower token by token.
+"""What a view shows, image token by image token: told to the vision tower, and to the language model in its stead.
 
-Image tokens are pulled towards the words of what they show, and carry places and further characters in linear codes:
-the language model then finds a thing by its name and repeats what it says by copying.
+The tower learns to say what is under each of its tokens (`TokenReader`). The language model learns from tokens written
+straight from the list of what is drawn (`TokenWriter`), without a pixel. A least-squares fit (`fitted`) then makes the
+tower write as the writer does, and both go on together.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from agents import micro
+from agents.micro import FACTOR
+from pixel_env.media import Box, view
+from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
 from pixel_env.tasks.world import DIGITS, LETTERS
 
 NONE = -100
 KINDS = (*SHAPES, "panel")
+CHARACTERS = DIGITS + LETTERS
 WORDS = {
-    "glyph": tuple(DIGITS + LETTERS),
+    "glyph": tuple(CHARACTERS),
     "colour": (*(f" {colour}" for colour in COLOUR_NAMES), " white"),
     "kind": tuple(f" {kind}" for kind in KINDS),
     "dots": tuple(DIGITS),
@@ -26,64 +31,105 @@ WORDS = {
 SLOTS = ("second", "third")
 """Further characters that a token holds, from left to right."""
 INKS = ("black", "white")
-"""Dots are counted in all, as a word, and by ink, in linear codes."""
-SIDES = ("x1", "y1", "x2", "y2")
-TENS = 16
-"""Sides of boxes are told by their tens, in pixels of the view, from 0 to 150."""
-CHARACTERS = DIGITS + LETTERS
-SHARPNESS = 12.0
-"""Scale of the cosine between an image token and a word: low enough that the words make up most of the token."""
+"""Dots are counted in all and by ink."""
+KNOTS = np.arange(-84.0, 113.0, 7.0)
+"""Places, in view pixels from the upper left corner of a token, between which the sides of a box are told.
 
+Where the token itself lies is for the language model to know, which has its row and column in the rotary positions; the
+tower, whose positions are relative, would spend most of what it is on finding that out.
+"""
+CLASSES = {name: len(words) for name, words in WORDS.items()} | {
+    **dict.fromkeys(SLOTS, len(CHARACTERS) + 1),
+    **dict.fromkeys(INKS, len(DIGITS)),
+}
+"""Number of values of each attribute; the last of a further character is "none"."""
+SHARPNESS = 12.0
+"""Scale of the cosine between an image token and a direction."""
+LEGIBLE = 5.5
+"""Height in view pixels from which a character is told."""
 
 Labels = dict[str, np.ndarray]
 
 
-def dense_labels(canvas: Canvas, region: tuple[float, ...], size: tuple[int, int]) -> Labels:
-    """What is under each image token, row by row: characters (at most three), colour, kind, dots, box in the view.
+@dataclass(frozen=True)
+class Picture:
+    """A view of a region of a canvas (source pixels) at a size (width, height), drawn when its pixels are needed."""
+
+    canvas: Canvas
+    region: Box
+    size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3), as of the array that `draw` returns."""
+        return self.size[1], self.size[0], 3
+
+    def draw(self) -> np.ndarray:
+        """The pixels, (H, W, 3) uint8."""
+        return view(DrawnSource((self.canvas,)).frame(0), self.region, self.size)
+
+    def labels(self) -> Labels:
+        """What is under each image token, row by row: see `dense_labels`."""
+        return dense_labels(self.canvas, self.region, self.size)
+
+
+def dense_labels(canvas: Canvas, region: Box, size: tuple[int, int]) -> Labels:
+    """What is under each image token, row by row: characters (at most three), colour, kind, dots, sides of its box.
 
     A token belongs to the mark that covers its middle, else to the mark whose middle it holds; characters of a string
     belong to the token that holds their middle, or whose middle they cover.
+
+    Returns:
+        For each attribute of `CLASSES` (tokens,) int with `NONE` where nothing is told, for colour and kind the number
+        of classes where there is nothing; for "sides" (tokens, 4) float32, x1 y1 x2 y2 of the part of the box in the
+        view, in view pixels from the token's upper left corner, NaN for nothing.
     """
     x1, y1, x2, y2 = region
     sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
-    columns, rows = size[0] // micro.FACTOR, size[1] // micro.FACTOR
-    labels: dict[str, np.ndarray] = {name: np.full(columns * rows, NONE) for name in (*WORDS, *SLOTS, *INKS)}
+    columns, rows = size[0] // FACTOR, size[1] // FACTOR
+    labels: Labels = {name: np.full(columns * rows, NONE) for name in CLASSES}
     for name in ("colour", "kind"):
-        labels[name][:] = len(WORDS[name])  # nothing
-    labels["box"] = np.full((columns * rows, 4), np.nan, np.float32)
+        labels[name][:] = CLASSES[name]
+    labels["sides"] = np.full((columns * rows, 4), np.nan, np.float32)
+    cx, cy = (np.tile(np.arange(columns), rows) + 0.5) * FACTOR, (np.arange(rows).repeat(columns) + 0.5) * FACTOR
     for mark in canvas.marks:
         if _is_dot(mark):
             continue
-        box = np.array(
-            [(mark.box[0] - x1) * sx, (mark.box[1] - y1) * sy, (mark.box[2] - x1) * sx, (mark.box[3] - y1) * sy]
-        )
-        legible = mark.text_height * min(sx, sy) >= 5.5
-        for cell in range(columns * rows):
-            cx, cy = (cell % columns + 0.5) * micro.FACTOR, (cell // columns + 0.5) * micro.FACTOR
-            if len(mark.text) > 1 and legible:
-                for name, index in zip(("glyph", *SLOTS), _characters_at(mark, box, sx, sy, cx, cy), strict=False):
+        left, top, right, bottom = (
+            (mark.box[0] - x1) * sx, (mark.box[1] - y1) * sy, (mark.box[2] - x1) * sx, (mark.box[3] - y1) * sy
+        )  # fmt: skip
+        if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
+            continue
+        box = np.array([left, top, right, bottom])
+        legible = mark.text_height * min(sx, sy) >= LEGIBLE
+        if len(mark.text) > 1 and legible:
+            for cell in range(columns * rows):
+                for name, index in zip(
+                    ("glyph", *SLOTS), _characters_at(mark, box, sx, sy, cx[cell], cy[cell]), strict=False
+                ):
                     labels[name][cell] = index
-            covers = box[0] <= cx < box[2] and box[1] <= cy < box[3]
-            holds = max(abs((box[0] + box[2]) / 2 - cx), abs((box[1] + box[3]) / 2 - cy)) < micro.FACTOR / 2
-            if mark.kind == "text" or not (covers or holds):
-                continue
-            shown = 0 <= box[0] + box[2] <= 2 * size[0] and 0 <= box[1] + box[3] <= 2 * size[1]
-            if len(mark.text) == 1 and legible and shown:
-                labels["glyph"][cell] = CHARACTERS.index(mark.text)
-            if mark.colour in COLOUR_NAMES or mark.colour == "white":
-                labels["colour"][cell] = (*COLOUR_NAMES, "white").index(mark.colour)
-            labels["kind"][cell] = KINDS.index(mark.kind)
-            if not mark.text and box[2] - box[0] > 30 and (0 <= box).all() and box[2] <= size[0] and box[3] <= size[1]:
-                found = [m.colour for m in canvas.marks if _is_dot(m) and inside(m, mark)]
-                black, white = (found.count(ink) for ink in INKS)
-                for name, number in (("dots", black + white), ("black", black), ("white", white)):
-                    labels[name][cell] = min(number, 9)
-            labels["box"][cell] = np.clip(box, 0, [*size, *size])
+        if mark.kind == "text":
+            continue
+        covers = (left <= cx) & (cx < right) & (top <= cy) & (cy < bottom)
+        holds = np.maximum(abs((left + right) / 2 - cx), abs((top + bottom) / 2 - cy)) < FACTOR / 2
+        mine = covers | holds
+        if len(mark.text) == 1 and legible and 0 <= left + right <= 2 * size[0] and 0 <= top + bottom <= 2 * size[1]:
+            labels["glyph"][mine] = CHARACTERS.index(mark.text)
+        if mark.colour in COLOUR_NAMES or mark.colour == "white":
+            labels["colour"][mine] = (*COLOUR_NAMES, "white").index(mark.colour)
+        labels["kind"][mine] = KINDS.index(mark.kind)
+        if not mark.text and right - left > 30 and (box >= 0).all() and right <= size[0] and bottom <= size[1]:
+            found = [m.colour for m in canvas.marks if _is_dot(m) and inside(m, mark)]
+            black, white = (found.count(ink) for ink in INKS)
+            for name, number in (("dots", black + white), ("black", black), ("white", white)):
+                labels[name][mine] = min(number, 9)
+        corners = np.stack([cx, cy, cx, cy], axis=1)[mine] - FACTOR / 2
+        labels["sides"][mine] = np.clip(box, 0, [*size, *size]) - corners
     return labels
 
 
 def _is_dot(mark: Mark) -> bool:
-    return mark.kind == "circle" and mark.colour in ("black", "white")
+    return mark.kind == "circle" and mark.colour in INKS
 
 
 def inside(inner: Mark, outer: Mark) -> bool:
@@ -94,7 +140,7 @@ def inside(inner: Mark, outer: Mark) -> bool:
 
 def _characters_at(mark: Mark, box: np.ndarray, sx: float, sy: float, cx: float, cy: float) -> list[int]:
     """Characters of a string under the token around (cx, cy), filled up with "none"; nothing beside the string."""
-    half = micro.FACTOR / 2
+    half = FACTOR / 2
     if abs((box[1] + box[3]) / 2 - cy) > max(mark.text_height * sy / 2, half):
         return []
     ends = [text_width(mark.text[:k], mark.text_height) * sx for k in range(len(mark.text) + 1)]
@@ -106,59 +152,122 @@ def _characters_at(mark: Mark, box: np.ndarray, sx: float, sy: float, cx: float,
 
 
 class TokenReader(nn.Module):
-    """Reads image tokens through the word embeddings of the language model, and boxes through a linear map.
+    """Reads what the tower found: words as the nearest of some directions, places and further characters linearly.
 
-    What a red circle looks like is pulled towards the words "red" and "circle": the language model then finds a thing
-    by its name, and repeats what it says, by copying, which it learns much sooner than a code of its own.
+    It reads the activations in front of the tower's last layer, through a layer of its own as narrow as an image token:
+    so the last layer is free to be fitted to the language model.
     """
 
-    def __init__(self, embeddings: nn.Embedding, words: dict[str, list[int]]) -> None:
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        width = embeddings.embedding_dim
-        classes = dict.fromkeys(SLOTS, len(CHARACTERS) + 1) | dict.fromkeys(INKS, len(DIGITS))
-        self.linear = nn.ModuleDict({name: nn.Linear(width, number) for name, number in classes.items()})
-        self.sides = nn.Linear(width, 4 * TENS)
-        self.box = nn.Linear(width, 4)
-        self._embeddings, self._words = [embeddings], words  # in a list: not a parameter of this module
+        self.narrow = nn.Linear(features, width)
+        self.linear = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in (*SLOTS, *INKS)})
+        self.directions = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(len(words), width)) for name, words in WORDS.items()}
+        )
+        self.sides = nn.Linear(width, 4 * len(KNOTS))
 
     def loss(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Sum of the losses of all attributes and the accuracy of each (of the box: mean error in pixels).
+        """Sum of the losses of all attributes and the accuracy of each (of sides: mean error in pixels).
 
         Args:
-            features: (tokens, hidden), the image tokens as the language model gets them.
+            features: (tokens, features), what the tower's last layer gets.
             labels: see `dense_labels`; what is absent is not trained.
         """
+        seen = self.narrow(features)
         total = features.new_zeros(())
         scores: dict[str, float] = {}
-        if "box" in labels:
-            total, scores = self._place_loss(features, labels["box"])
+        if "sides" in labels and (known := labels["sides"][:, 0].isfinite()).any():
+            wanted = between_knots(labels["sides"][known])
+            logits = self.sides(seen[known]).view(wanted.shape)
+            total = 0.1 * nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(0, 1))
+            places = torch.from_numpy(KNOTS).to(logits)
+            scores["sides"] = float(((logits.detach().softmax(-1) - wanted) @ places).abs().mean())
         for name, head in self.linear.items():
             if name in labels and (known := labels[name] != NONE).any():
-                logits, target = head(features[known]), labels[name][known]
+                logits, target = head(seen[known]), labels[name][known]
                 total = total + 0.5 * nn.functional.cross_entropy(logits, target)
                 there = target < len(CHARACTERS)  # mostly there is no second character
                 scores[name] = float((logits.argmax(-1) == target)[there].float().mean()) if there.any() else 0.0
-        directions = nn.functional.normalize(features, dim=-1)
-        for name, words in self._words.items():
+        pointing = nn.functional.normalize(seen, dim=-1)
+        for name, meanings in self.directions.items():
             if name in labels and (known := labels[name] != NONE).any():
-                meanings = nn.functional.normalize(self._embeddings[0].weight[words], dim=-1)
-                logits = SHARPNESS * directions[known] @ meanings.T
+                logits = SHARPNESS * pointing[known] @ nn.functional.normalize(meanings, dim=-1).T
                 logits = nn.functional.pad(logits, (0, 1))  # nothing at all scores 0
                 target = labels[name][known]
                 total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(logits, target)
                 scores[name] = float((logits.argmax(-1) == target).float().mean())
         return total, scores
 
-    def _place_loss(self, features: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        known = boxes[:, 0].isfinite()
-        error = self.box(features[known]) - boxes[known] / micro.FACTOR
-        tens = (boxes[known] / 10).long().flatten()
-        tens = tens.where(tens < TENS, NONE)
-        logits = self.sides(features[known]).view(-1, TENS)
-        loss = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
-        loss = loss + nn.functional.cross_entropy(logits, tens, ignore_index=NONE)
-        right = logits.argmax(-1) == tens
-        return 0.5 * loss, {
-            "box": float(error.detach().abs().mean()) * micro.FACTOR,
-            "tens": float(right[tens != NONE].float().mean()),
-        }
+
+def between_knots(sides: torch.Tensor) -> torch.Tensor:
+    """Weights of the `KNOTS` between which each side lies, in proportion: (n, 4) pixels to (n, 4, knots).
+
+    >>> between_knots(torch.tensor([[-84.0, -75.25, 112.0, 500.0]]))[0, :, [0, 1, 2, -1]]
+    tensor([[1.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.7500, 0.2500, 0.0000],
+            [0.0000, 0.0000, 0.0000, 1.0000],
+            [0.0000, 0.0000, 0.0000, 1.0000]])
+    """
+    step = KNOTS[1] - KNOTS[0]
+    place = ((sides - KNOTS[0]) / step).clamp(0, len(KNOTS) - 1)
+    distance = (place[..., None] - torch.arange(len(KNOTS), device=sides.device)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+class TokenWriter(nn.Module):
+    """Writes image tokens from labels, as a tower would that sees everything: a sum of one vector an attribute.
+
+    Words are written as the language model embeds them, so that it finds a thing by its name and reads by copying,
+    which it learns much sooner than a code of its own. A side of a box is written between the vectors of its two
+    nearest knots, in proportion.
+    """
+
+    def __init__(self, embeddings: nn.Embedding, words: dict[str, list[int]]) -> None:
+        super().__init__()
+        self._embeddings = [embeddings]  # in a list: not a part of this module
+        width, scale = embeddings.embedding_dim, float(embeddings.weight.detach().std())
+        self._words = {name: torch.tensor(ids) for name, ids in words.items()}
+        self.codes = nn.ModuleDict({name: nn.Embedding(n, width) for name, n in CLASSES.items() if name not in words})
+        self.sides = nn.Parameter(0.5 * scale * torch.randn(4, len(KNOTS), width))
+        self.nothing = nn.Parameter(scale * torch.randn(width))
+        with torch.no_grad():
+            for table in self.codes.values():
+                table.weight.mul_(scale)
+
+    def forward(self, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Tokens (tokens, width) of labels as `dense_labels` gives them."""
+        known = labels["sides"][:, :1].isfinite()
+        written = torch.einsum("nsk,skw->nw", between_knots(labels["sides"].nan_to_num()), self.sides)
+        tokens = torch.where(known, written, self.nothing)
+        for name in CLASSES:
+            told = (labels[name] != NONE) & (labels[name] < CLASSES[name])
+            value = labels[name].where(told, 0)
+            if name in self._words:
+                vectors = self._embeddings[0](self._words[name].to(value.device)[value])
+            else:
+                vectors = self.codes[name](value)
+            tokens = tokens + vectors * told[:, None]
+        return tokens
+
+
+def fitted(features: torch.Tensor, tokens: torch.Tensor, ridge: float = 1e-3) -> tuple[nn.Linear, float]:
+    """The linear layer that maps features to tokens with the least squared error, and the share it explains.
+
+    Args:
+        features: (n, features).
+        tokens: (n, width).
+        ridge: penalty on the weights, in mean squares of the features.
+    """
+    x, y = features.double(), tokens.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    weight = torch.linalg.solve(gram, x.T @ y)
+    explained = 1 - float((y - x @ weight).square().sum() / y.square().sum())
+    layer = nn.Linear(x.shape[1], y.shape[1], device=features.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight.T)
+        layer.bias.copy_(y_mean - x_mean @ weight)
+    return layer, explained

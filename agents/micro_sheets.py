@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from agents.micro_lessons import CLIP_TASKS, Lesson, Shot, Turn, about, clip_turn, frame_queries, take
-from agents.micro_seeing import dense_labels
-from pixel_env.media import Box, view
+from agents.micro_lessons import Lesson, Shot, about, clip_turn, take, whole
+from agents.micro_seeing import Picture
+from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
-from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, draw, text_width
+from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
 from pixel_env.tasks.scenes import TRAY_SHAPES, tray_dots
-from pixel_env.tasks.world import DIGITS, LETTERS, contrast, glyph_mark, jittered, pick, shuffled
+from pixel_env.tasks.world import DIGITS, LETTERS, NUM_FRAMES, contrast, glyph_mark, jittered, pick, shuffled
 
 SHEET_SIDE = 224
 
@@ -85,8 +85,7 @@ def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
 
 
 def _photo(canvas: Canvas) -> Shot:
-    whole, size = (0, 0, SHEET_SIDE, SHEET_SIDE), (112, 112)
-    return Shot(view(draw(canvas), whole, size), (), dense_labels(canvas, whole, size))
+    return Shot(Picture(canvas, whole(canvas), (112, 112)), ())
 
 
 def character_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
@@ -130,31 +129,31 @@ def _drill(rng: np.random.Generator, verb: str, labels: list[tuple[str, str]]) -
     return f"{verb}: {joined}.", ", ".join(f"the {name} {text}" for name, text in known)
 
 
-def table_drill(rng: np.random.Generator) -> Lesson:
-    """No picture but a list of names and what they say, in words: read some of them by name.
-
-    To copy a name from a question and to look up what belongs to it is learned much sooner where both are words.
-    """
-    length = int(rng.integers(1, 5))
-    labels = [
-        (f"{colour} {shape}", "".join(pick(rng, LETTERS + DIGITS) for _ in range(length)))
-        for colour, shape in few_names(rng, 8)
-    ]
-    asked = shuffled(rng, labels)[: rng.integers(1, len(labels) + 1)]
-    said = ", ".join(f"the {name} {text}" for name, text in labels)
-    question = f"{said}\n{pick(rng, ('Read', 'Name'))}: {', '.join(name for name, _ in asked)}."
-    return Lesson((Turn(question, (), ", ".join(f"the {name} {text}" for name, text in asked), "table"),))
-
-
 def clip_drill(rng: np.random.Generator) -> Lesson:
-    """All frames of a clip: what is in each, then in which frames each thing is."""
-    source = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))].media
-    assert isinstance(source, DrawnSource)
-    named = [" and ".join(f"the {mark.name}" for mark in canvas.marks) or "nothing" for canvas in source.canvases]
-    turns = [("Name all frame by frame.", ", ".join(named), "sheet frames")]
-    turns += frame_queries(rng, source)[:2]
-    first, *rest = shuffled(rng, turns)
-    return Lesson((clip_turn(source, first), *(Turn(q, (), a, s) for q, a, s in rest)))
+    """A clip of three to sixteen frames: in which frames each thing is, in any order, or what each frame shows."""
+    number = NUM_FRAMES if rng.random() < 0.2 else int(rng.integers(3, 9))
+    seen, position = {}, 0
+    for name in few_names(rng, 4):
+        first = position + int(rng.integers(0, 3))
+        position = first + int(rng.integers(1, 5))
+        if frames := range(first + 1, min(position, number) + 1):
+            seen[name] = frames
+    shown = {frame: name for name, frames in seen.items() for frame in frames}
+    background, canvases = int(rng.integers(2**31)), []
+    places = {name: jittered(rng, (0, 0, SHEET_SIDE, SHEET_SIDE), rng.uniform(70, 98)) for name in seen}
+    for frame in range(1, number + 1):
+        name = shown.get(frame)
+        marks = (Mark(name[1], places[name], name[0]),) if name else ()
+        canvases.append(Canvas(SHEET_SIDE, SHEET_SIDE, background, marks))
+    if seen and rng.random() < 0.75:
+        asked = shuffled(rng, list(seen))
+        question = f"Frames: {', '.join(' '.join(name) for name in asked)}."
+        answer = ", ".join(f"the {' '.join(name)} {' '.join(map(str, seen[name]))}" for name in asked)
+        turn = (question, answer, "sheet frames")
+    else:
+        named = [f"the {' '.join(shown[k])}" if k in shown else "nothing" for k in range(1, number + 1)]
+        turn = ("Name all frame by frame.", ", ".join(named), "sheet names")
+    return Lesson((clip_turn(DrawnSource(tuple(canvases)), turn),))
 
 
 def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
@@ -163,7 +162,7 @@ def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     places = sorted(rng.choice(16, len(names), replace=False).tolist())
     boxes = [jittered(rng, _grid(rng, 4)[place], rng.uniform(18, 30)) for place in places]
     canvas = _sheet(rng, [Mark(shape, box, colour) for (colour, shape), box in zip(names, boxes, strict=True)])
-    shot = take(draw(canvas), canvas, (0, 0, SHEET_SIDE, SHEET_SIDE))
+    shot = take(canvas, whole(canvas))
     by_rows = not bare and rng.random() < 0.3
     asked = list(shot.things) if by_rows else shuffled(rng, shot.things)
     answer = ", ".join(f"the {thing.name} {[max(0, round(v)) for v in thing.box]}" for thing in asked)
@@ -171,4 +170,4 @@ def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     return about(shot, [("Box." if bare else question, answer, "ground")])
 
 
-DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill, table_drill)
+DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill)

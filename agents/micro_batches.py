@@ -1,0 +1,200 @@
+"""What each stage of the pretraining is fed: views with dense labels, and tokenised conversations about pictures.
+
+Every batch is a function of its seed, so that a run that was stopped goes on as if it had not been.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from agents import micro_lessons, micro_sheets
+from agents.conversation import ChatEncoder, Tokens
+from agents.micro import FACTOR
+from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, whole
+from agents.micro_seeing import WORDS, Labels, Picture
+from agents.micro_sheets import DRILLS
+from pixel_env.media import MAX_ENLARGEMENT, view_size
+from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
+
+SKILL_WEIGHT: dict[str, float] = defaultdict(lambda: 1.0, {"guess": 0.3, "call": 0.5, "describe": 0.7})
+WORD_WEIGHT = 0.1
+"""Of a word in an answer, where characters and digits weigh 1: they are what was looked up."""
+BARE, DRILLED = 0.2, 0.45
+"""Shares of stage "talk" until which sheets come without questions, and until which there are only sheets."""
+DRILL_SHARES = (0.2, 0.3, 0.2, 0.12, 0.18)
+SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet, lambda rng: micro_sheets.dot_sheet(rng)[0])
+
+
+# --- seeing ---------------------------------------------------------------------------------------------------------
+
+
+def views(rng: np.random.Generator, count: int, sheets: float) -> list[Picture]:
+    """`count` views, a share of them sheets, the rest pictures and close-ups."""
+    shown: list[Picture] = []
+
+    def add(*args: object) -> None:
+        canvas, region = args
+        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, FACTOR, MAX_ENLARGEMENT)  # type: ignore[index]
+        shown.append(Picture(canvas, region, size))  # type: ignore[arg-type]
+
+    while len(shown) < count:
+        if rng.random() < sheets:
+            canvas = pick(rng, SHEETS)(rng)
+            add(canvas, whole(canvas))
+            continue
+        if rng.random() < 0.2:
+            clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
+            canvas = clip.media.canvases[pick(rng, clip.cue.frames)]  # type: ignore[union-attr, attr-defined]
+        else:
+            canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
+        marks = [m for m in canvas.marks if m.text or (m.kind in TRAY_SHAPES and m.box[2] - m.box[0] > 40)]
+        for region in [whole(canvas), *(closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3])]:
+            add(canvas, region)
+    return shown[:count]
+
+
+def frames(rng: np.random.Generator, count: int) -> list[Picture]:
+    """`count` frames of clips at the size of a clip's first view."""
+    found = []
+    for _ in range(count):
+        source = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))].media
+        size = view_size(source.width, source.height, PIXELS // NUM_FRAMES, FACTOR)
+        canvas = pick(rng, source.canvases)  # type: ignore[attr-defined]
+        found.append(Picture(canvas, whole(canvas), size))
+    return found
+
+
+def seeing_batch(seed: int, count: int, done: float) -> tuple[list[np.ndarray], list[Labels]]:
+    """`count` views and a quarter as many frames of clips, with the dense labels of all their tokens.
+
+    Args:
+        seed: Draws everything.
+        count: Views.
+        done: Share of the stage that is done. It begins with characters alone: beside easy labels they are learned late
+            or never. Then all labels, on ever fewer sheets.
+    """
+    rng = np.random.default_rng([seed, 1])
+    if done < 0.15:
+        pictures = [_as_picture(micro_sheets.character_sheet(rng)) for _ in range(count)]
+        return [p.draw() for p in pictures], [{"glyph": p.labels()["glyph"]} for p in pictures]
+    pictures = views(rng, count, 0.7 if done < 0.4 else 0.25) + frames(rng, count // 4)
+    return [p.draw() for p in pictures], [p.labels() for p in pictures]
+
+
+def _as_picture(canvas: micro_sheets.Canvas) -> Picture:
+    return Picture(canvas, whole(canvas), (112, 112))
+
+
+# --- talking --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Example(Tokens):
+    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels.
+
+    Each token has a weight in the loss, 0 outside answers. `images` is empty where no pixels are wanted.
+    """
+
+    weights: list[float] = field(default_factory=list)
+    spans: list[tuple[int, int, str]] = field(default_factory=list)
+    labels: list[Labels] = field(default_factory=list)
+    grid: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class LessonEncoder:
+    """Tokenises lessons, with or without the pixels of their pictures."""
+
+    def __init__(self, encoder: ChatEncoder, drawn: bool) -> None:
+        self.encoder, self.drawn = encoder, drawn
+        self._text = lru_cache(maxsize=8192)(encoder.text)
+        self._values = {encoder.text(character)[0] for character in WORDS["glyph"]}
+
+    def __call__(self, lessons: Sequence[Lesson]) -> Example:
+        """Lessons one after another in one conversation, images numbered as they come."""
+        encoder, example, shown = self.encoder, Example(), 0
+        for lesson in lessons:
+            if lesson.system:
+                example.add(encoder.message("system", self._text(lesson.system)), 0)
+            for turn in lesson.turns:
+                text = turn.text.replace("{number}", str(shown + 1), 1) if turn.images else turn.text
+                shown += len(turn.images)
+                drawn = [picture.draw() for picture in turn.images] if self.drawn else []
+                said = encoder.observation(text, turn.images) if turn.images else self._text(text)
+                example.add(encoder.message("user", said) + encoder.cue, 0, drawn)
+                example.labels += [picture.labels() for picture in turn.images]
+                example.grid += [(1, p.shape[0] // 14, p.shape[1] // 14) for p in turn.images]
+                start = len(example.ids)
+                example.add([*self._text(turn.answer), encoder.end], 1)
+                example.spans.append((start, len(example.ids), turn.skill))
+                example.add(self._text("\n"), 0)
+        example.weights = [0.0] * len(example.ids)
+        for start, end, skill in example.spans:
+            telling = [token in self._values for token in example.ids[start:end]]
+            for k, tells in enumerate(telling, start):
+                example.weights[k] = SKILL_WEIGHT[skill] * (1.0 if tells or not any(telling) else WORD_WEIGHT)
+        return example
+
+
+def drills(rng: np.random.Generator, count: int) -> list[Lesson]:
+    """`count` sheets of all kinds."""
+    return [DRILLS[kind](rng) for kind in rng.choice(len(DRILLS), size=count, p=DRILL_SHARES)]
+
+
+def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
+    """Sequences of lessons for about `count` pictures, a function of the seed.
+
+    Args:
+        seed: Draws everything.
+        count: Pictures, or a few more; half as many sequences once there are conversations.
+        done: Share of the stage that is done. It begins with one sheet of characters a sequence, its things named in
+            any order, then of boxes too: a fresh language model learns within some hundred steps to look things up by
+            name, and one that has learned to guess never does. From `BARE` on sheets of all kinds, up to three a
+            sequence, some behind a system text (drilled at one place, the skill stays there); from `DRILLED` on
+            conversations.
+    """
+    rng = np.random.default_rng([seed, 3])
+    if done < BARE:
+        boxes = 0.0 if done < BARE / 2 else 0.5
+        drawn = [micro_sheets.box_drill if rng.random() < boxes else micro_sheets.character_drill for _ in range(count)]
+        return [[drill(rng, bare=True)] for drill in drawn]
+    if done >= DRILLED:
+        return speaking_batch(seed, count // 2, 0.5 - 0.35 * (done - DRILLED) / (1 - DRILLED))
+    batch: list[list[Lesson]] = []
+    while sum(map(len, batch)) < count:
+        lessons = drills(rng, int(rng.integers(1, 4)))
+        if rng.random() < 0.3:
+            lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
+        batch.append(lessons)
+    return batch
+
+
+def speaking_batch(seed: int, count: int, sheet_share: float, clip_share: float = 0.12) -> list[list[Lesson]]:
+    """`count` sequences of lessons, a share of them sheets, the rest pictures and clips, a function of the seed."""
+    rng = np.random.default_rng([seed, 2])
+    sheets = [drills(rng, 2) for _ in range(int(rng.binomial(count, sheet_share)))]
+    return sheets + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), clip_share)
+
+
+def collate(examples: Sequence[Example], pad: int, image_pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded ids, masks and per-token weights, and the grid of all images."""
+    length = max(len(e.ids) for e in examples)
+    ids = torch.full((len(examples), length), pad)
+    weights = torch.zeros(len(examples), length)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
+    batch = {"input_ids": ids, "attention_mask": (ids != pad).long(), "weights": weights}
+    if grid := [one for e in examples for one in e.grid]:
+        batch["mm_token_type_ids"] = (ids == image_pad).int()
+        batch["image_grid_thw"] = torch.tensor(grid)
+    return batch
+
+
+def joined(labels: Sequence[Labels]) -> dict[str, torch.Tensor]:
+    """Labels of some images, one image after another."""
+    return {name: torch.from_numpy(np.concatenate([one[name] for one in labels])) for name in labels[0]}
