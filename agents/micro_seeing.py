@@ -250,6 +250,35 @@ class TokenWriter(nn.Module):
             tokens = tokens + vectors * told[:, None]
         return tokens
 
+    def loss(self, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """How badly tokens (tokens, width) of another writer say what the labels do: cross-entropies, a scalar.
+
+        Each attribute is read as the vector that a token holds most of; the vectors themselves stay as they are.
+        """
+        total = tokens.new_zeros(())
+        for name in CLASSES:
+            known = (labels[name] != NONE) & (labels[name] < CLASSES[name])
+            if known.any():
+                ids = self._words.get(name)
+                table = self.codes[name].weight if ids is None else self._embeddings[0].weight[ids]
+                logits = _matched(tokens[known], table[: CLASSES[name]].detach())
+                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(
+                    logits, labels[name][known]
+                )
+        if (known := labels["sides"][:, 0].isfinite()).any():
+            wanted = between_knots(labels["sides"][known])
+            for side, table in enumerate(self.sides.detach()):
+                logits = _matched(tokens[known], table)
+                total = total + 0.1 * nn.functional.cross_entropy(logits, wanted[:, side])
+        return total
+
+
+def _matched(tokens: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Logits (tokens, values) of what tokens (tokens, width) hold of a table (values, width)."""
+    table = table - table.mean(0)
+    scale = table.square().sum(1).mean()
+    return 4 * (tokens @ table.T - 0.5 * table.square().sum(1)) / scale
+
 
 def fitted(features: torch.Tensor, tokens: torch.Tensor, ridge: float = 1e-3) -> tuple[nn.Linear, float]:
     """The linear layer that maps features to tokens with the least squared error, and the share it explains.

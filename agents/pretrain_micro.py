@@ -211,7 +211,7 @@ class Pretraining:
         return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
 
     def _image_tokens(self, examples: list[Example]) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Tokens of all images, from labels or from pixels, and the loss on what the tower saw."""
+        """Tokens of all images, from labels or from pixels, and how badly the tower writes what the labels say."""
         nothing = torch.zeros((), device=self.device)
         if not any(e.labels for e in examples):
             return None, nothing
@@ -220,8 +220,8 @@ class Pretraining:
             tokens = self.writer(labels)
             noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(self.state.step)).to(self.device)
             return tokens + NOISE * tokens.detach().square().mean().sqrt() * noise, nothing
-        features = self._features([image for e in examples for image in e.images])
-        return self.projector(features), self.reader.loss(features, labels)[0]
+        tokens = self.projector(self._features([image for e in examples for image in e.images]))
+        return tokens, self.writer.loss(tokens, labels)
 
     def _track(self, scores: dict[str, float]) -> None:
         for name, value in scores.items():

@@ -224,6 +224,25 @@ def test_written_tokens_are_sums_of_words_and_sides() -> None:
     torch.testing.assert_close(there, sides + colour + kind)
 
 
+def test_a_writer_reads_its_own_hand_best() -> None:
+    """Its own tokens say what the labels do, those of other labels do not; only the tokens are trained."""
+    torch.manual_seed(0)
+    words = {name: list(range(5, 5 + len(some))) for name, some in WORDS.items()}
+    writer = TokenWriter(torch.nn.Embedding(60, 256), words)
+    one, other = (
+        {k: torch.from_numpy(v) for k, v in dense_labels(Canvas(56, 28, 0, (mark,)), (0, 0, 56, 28), (56, 28)).items()}
+        for mark in (
+            Mark("star", (0, 3, 21, 24), "red", "K", text_height=8),
+            Mark("ring", (7, 0, 28, 21), "blue", "7", text_height=8),
+        )
+    )
+    assert writer.loss(writer(one), one) < 0.5 * writer.loss(writer(other), one)
+    tokens = writer(other).detach().requires_grad_()
+    writer.loss(tokens, one).backward()
+    assert tokens.grad is not None and tokens.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in writer.parameters())
+
+
 def test_the_fit_finds_a_linear_map_and_says_what_it_explains() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(500, 12, generator=generator)
