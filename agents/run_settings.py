@@ -79,19 +79,23 @@ class _Parser(argparse.ArgumentParser):
 
 DERIVED: dict[str, dict[str, Any]] = {
     "micro": {
-        "learning_rate": 3e-4,
+        "epochs": 3,
+        "learning_rate": 1e-3,
         "batch_size": 16,
         "accumulation": 1,
-        "rl_learning_rate": 2e-5,
-        "rl_batch_size": 32,
+        "prompts": 8,
+        "rl_learning_rate": 1e-4,
+        "rl_batch_size": 16,
         "batch_episodes": 128,
         "max_new_tokens": 160,
         "max_completion_tokens": 1024,
     },
     "standard": {
+        "epochs": 2,
         "learning_rate": 1e-6,
         "batch_size": 1,
         "accumulation": 128,
+        "prompts": 16,
         "rl_learning_rate": 1e-6,
         "rl_batch_size": 1,
         "batch_episodes": 16,
@@ -99,7 +103,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 10_000,
     },
 }
-"""What follows from the preset unless it is given: first guesses for the micro model, the paper's for real ones."""
+"""What follows from the preset unless it is given: for the micro model what fits the time of two cores, the paper's for real ones."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -172,15 +176,15 @@ def _add_run(group: Group) -> None:
 
 def _add_training(warm: Group, rl: Group) -> None:
     add = warm.add_argument
-    add("--demonstrations", type=int, default=3000, help="expert trajectories; the paper has 7500 (%(default)s)")
-    add("--epochs", type=int, default=2, help="passes over them (%(default)s)")
+    add("--demonstrations", type=int, default=4000, help="expert trajectories; the paper has 7500 (%(default)s)")
+    add("--epochs", type=int, help=f"passes over them ({_derived('epochs')})")
     add("--learning-rate", type=float, help=f"peak rate ({_derived('learning_rate')})")
     add("--batch-size", type=int, help=f"trajectories a forward pass ({_derived('batch_size')})")
     add("--accumulation", type=int, help=f"forward passes an optimizer step ({_derived('accumulation')})")
     add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
     add = rl.add_argument
-    add("--rl-steps", type=int, default=100, help="rounds of rollouts (%(default)s)")
-    add("--prompts", type=int, default=16, help="tasks a round (%(default)s)")
+    add("--rl-steps", type=int, default=70, help="rounds of rollouts (%(default)s)")
+    add("--prompts", type=int, help=f"tasks a round ({_derived('prompts')})")
     add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
     add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
     add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
