@@ -6,12 +6,20 @@ compare the result with the processor's own chat template.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from pixel_env.prompts import IMAGE_MARKER
+
+
+class Shaped(Protocol):
+    """A view, or what will be one: only its shape (H, W, 3) counts for the ids."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
 
 
 @dataclass
@@ -54,7 +62,7 @@ class ChatEncoder:
         """Ids of plain text: a special token's name in it is spelled out, never turned into the special token."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def observation(self, text: str, images: Sequence[np.ndarray]) -> list[int]:
+    def observation(self, text: str, images: Sequence[Shaped]) -> list[int]:
         """Ids of an observation; every ``<image>`` becomes the pads of the next view.
 
         Raises:
@@ -70,7 +78,7 @@ class ChatEncoder:
             ids += [self._vision[0], *[self.image_pad] * self.pads(image), self._vision[1], *self.text(part)]
         return ids
 
-    def pads(self, image: np.ndarray) -> int:
+    def pads(self, image: Shaped) -> int:
         """Number of image tokens of a view (H, W, 3)."""
         height, width = image.shape[:2]
         if height % self.factor or width % self.factor:

@@ -243,12 +243,16 @@ class TokenWriter(nn.Module):
         for name in CLASSES:
             told = (labels[name] != NONE) & (labels[name] < CLASSES[name])
             value = labels[name].where(told, 0)
-            if name in self._words:
-                vectors = self._embeddings[0](self._words[name].to(value.device)[value])
-            else:
-                vectors = self.codes[name](value)
-            tokens = tokens + vectors * told[:, None]
+            tokens = tokens + self._table(name)[value] * told[:, None]
         return tokens
+
+    def _table(self, name: str) -> torch.Tensor:
+        """Vectors (values, width) of an attribute."""
+        if name in self._words:
+            return self._embeddings[0].weight[self._words[name].to(self.sides.device)]
+        table = self.codes[name].weight
+        assert isinstance(table, torch.Tensor)
+        return table
 
     def loss(self, tokens: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """How badly tokens (tokens, width) of another writer say what the labels do: cross-entropies, a scalar.
@@ -259,9 +263,7 @@ class TokenWriter(nn.Module):
         for name in CLASSES:
             known = (labels[name] != NONE) & (labels[name] < CLASSES[name])
             if known.any():
-                ids = self._words.get(name)
-                table = self.codes[name].weight if ids is None else self._embeddings[0].weight[ids]
-                logits = _matched(tokens[known], table[: CLASSES[name]].detach())
+                logits = _matched(tokens[known], self._table(name).detach())
                 total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(
                     logits, labels[name][known]
                 )

@@ -142,8 +142,8 @@ def clip_drill(rng: np.random.Generator) -> Lesson:
     background, canvases = int(rng.integers(2**31)), []
     places = {name: jittered(rng, (0, 0, SHEET_SIDE, SHEET_SIDE), rng.uniform(70, 98)) for name in seen}
     for frame in range(1, number + 1):
-        name = shown.get(frame)
-        marks = (Mark(name[1], places[name], name[0]),) if name else ()
+        pair = shown.get(frame)
+        marks = (Mark(pair[1], places[pair], pair[0]),) if pair else ()
         canvases.append(Canvas(SHEET_SIDE, SHEET_SIDE, background, marks))
     if seen and rng.random() < 0.75:
         asked = shuffled(rng, list(seen))

@@ -265,7 +265,7 @@ def speaking_loss(
         The sum, a scalar; (B, T - 1) bool, True where a token is no answer or was predicted.
     """
     weights = batch.pop("weights")[:, 1:]
-    seen = {} if image_tokens is None else {"image": BaseModelOutputWithPooling(pooler_output=[image_tokens])}  # type: ignore[arg-type]
+    seen = {} if image_tokens is None else {"image": BaseModelOutputWithPooling(pooler_output=[image_tokens])}
     hidden = model.model(**batch, mm_encoder_outputs=seen, use_cache=False).last_hidden_state[:, :-1]
     targets, chosen = batch["input_ids"][:, 1:], weights > 0
     logits = model.lm_head(hidden[chosen])

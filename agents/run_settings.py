@@ -103,7 +103,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 10_000,
     },
 }
-"""What follows from the preset unless it is given: for the micro model what fits the time of two cores, the paper's for real ones."""
+"""What follows from the preset unless it is given: for micro what fits the time of two cores, else the paper's."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
