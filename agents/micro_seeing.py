@@ -233,7 +233,7 @@ class TokenWriter(nn.Module):
         self.nothing = nn.Parameter(scale * torch.randn(width))
         with torch.no_grad():
             for table in self.codes.values():
-                table.weight.mul_(scale)
+                table.weight *= scale
 
     def forward(self, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Tokens (tokens, width) of labels as `dense_labels` gives them."""
