@@ -231,9 +231,8 @@ class TokenWriter(nn.Module):
         self.codes = nn.ModuleDict({name: nn.Embedding(n, width) for name, n in CLASSES.items() if name not in words})
         self.sides = nn.Parameter(0.5 * scale * torch.randn(4, len(KNOTS), width))
         self.nothing = nn.Parameter(scale * torch.randn(width))
-        with torch.no_grad():
-            for table in self.codes.values():
-                table.weight *= scale
+        for parameter in self.codes.parameters():
+            nn.init.normal_(parameter, std=scale)
 
     def forward(self, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Tokens (tokens, width) of labels as `dense_labels` gives them."""
