@@ -16,12 +16,16 @@ from agents.conversation import ChatEncoder, Tokens
 from agents.micro import FACTOR
 from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, whole
 from agents.micro_seeing import WORDS, Labels, Picture
-from agents.micro_sheets import DRILLS
+from agents.micro_sheets import DRILLS, sheet_view
 from pixel_env.media import MAX_ENLARGEMENT, view_size
 from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
 SKILL_WEIGHT: dict[str, float] = defaultdict(lambda: 1.0, {"guess": 0.3, "call": 0.5, "describe": 0.7})
+PATCH = FACTOR // 2
+"""Side of a patch of the tower, two of which make an image token's side."""
+CLIP_SHARE = 0.12
+"""Of the conversations: those about whole clips."""
 WORD_WEIGHT = 0.1
 """Of a word in an answer, where characters and digits weigh 1: they are what was looked up."""
 BARE, DRILLED = 0.2, 0.45
@@ -36,16 +40,9 @@ SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet, lambda
 def views(rng: np.random.Generator, count: int, sheets: float) -> list[Picture]:
     """`count` views, a share of them sheets, the rest pictures and close-ups."""
     shown: list[Picture] = []
-
-    def add(*args: object) -> None:
-        canvas, region = args
-        size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, FACTOR, MAX_ENLARGEMENT)  # type: ignore[index]
-        shown.append(Picture(canvas, region, size))  # type: ignore[arg-type]
-
     while len(shown) < count:
         if rng.random() < sheets:
-            canvas = pick(rng, SHEETS)(rng)
-            add(canvas, whole(canvas))
+            shown.append(sheet_view(pick(rng, SHEETS)(rng)))
             continue
         if rng.random() < 0.2:
             clip = CLIP_TASKS[int(rng.integers(len(CLIP_TASKS)))]
@@ -54,7 +51,8 @@ def views(rng: np.random.Generator, count: int, sheets: float) -> list[Picture]:
             canvas = IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))].media.canvases[0]  # type: ignore[attr-defined]
         marks = [m for m in canvas.marks if m.text or (m.kind in TRAY_SHAPES and m.box[2] - m.box[0] > 40)]
         for region in [whole(canvas), *(closeup_region(rng, canvas, m.box) for m in shuffled(rng, marks)[:3])]:
-            add(canvas, region)
+            size = view_size(region[2] - region[0], region[3] - region[1], PIXELS, FACTOR, MAX_ENLARGEMENT)
+            shown.append(Picture(canvas, region, size))
     return shown[:count]
 
 
@@ -80,14 +78,10 @@ def seeing_batch(seed: int, count: int, done: float) -> tuple[list[np.ndarray], 
     """
     rng = np.random.default_rng([seed, 1])
     if done < 0.15:
-        pictures = [_as_picture(micro_sheets.character_sheet(rng)) for _ in range(count)]
+        pictures = [sheet_view(micro_sheets.character_sheet(rng)) for _ in range(count)]
         return [p.draw() for p in pictures], [{"glyph": p.labels()["glyph"]} for p in pictures]
     pictures = views(rng, count, 0.7 if done < 0.4 else 0.25) + frames(rng, count // 4)
     return [p.draw() for p in pictures], [p.labels() for p in pictures]
-
-
-def _as_picture(canvas: micro_sheets.Canvas) -> Picture:
-    return Picture(canvas, whole(canvas), (112, 112))
 
 
 # --- talking --------------------------------------------------------------------------------------------------------
@@ -95,7 +89,7 @@ def _as_picture(canvas: micro_sheets.Canvas) -> Picture:
 
 @dataclass
 class Example(Tokens):
-    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels.
+    """A tokenised sequence of lessons; for each answer its span and skill, for each image its labels and patch grid.
 
     Each token has a weight in the loss, 0 outside answers. `images` is empty where no pixels are wanted.
     """
@@ -127,7 +121,7 @@ class LessonEncoder:
                 said = encoder.observation(text, turn.images) if turn.images else self._text(text)
                 example.add(encoder.message("user", said) + encoder.cue, 0, drawn)
                 example.labels += [picture.labels() for picture in turn.images]
-                example.grid += [(1, p.shape[0] // 14, p.shape[1] // 14) for p in turn.images]
+                example.grid += [(1, p.size[1] // PATCH, p.size[0] // PATCH) for p in turn.images]
                 start = len(example.ids)
                 example.add([*self._text(turn.answer), encoder.end], 1)
                 example.spans.append((start, len(example.ids), turn.skill))
@@ -173,11 +167,11 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
     return batch
 
 
-def speaking_batch(seed: int, count: int, sheet_share: float, clip_share: float = 0.12) -> list[list[Lesson]]:
+def speaking_batch(seed: int, count: int, sheet_share: float) -> list[list[Lesson]]:
     """`count` sequences of lessons, a share of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
     sheets = [drills(rng, 2) for _ in range(int(rng.binomial(count, sheet_share)))]
-    return sheets + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), clip_share)
+    return sheets + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), CLIP_SHARE)
 
 
 def collate(examples: Sequence[Example], pad: int, image_pad: int) -> dict[str, torch.Tensor]:
@@ -188,11 +182,13 @@ def collate(examples: Sequence[Example], pad: int, image_pad: int) -> dict[str, 
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         weights[row, : len(example.ids)] = torch.tensor(example.weights)
-    batch = {"input_ids": ids, "attention_mask": (ids != pad).long(), "weights": weights}
-    if grid := [one for e in examples for one in e.grid]:
-        batch["mm_token_type_ids"] = (ids == image_pad).int()
-        batch["image_grid_thw"] = torch.tensor(grid)
-    return batch
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != pad).long(),
+        "mm_token_type_ids": (ids == image_pad).int(),
+        "image_grid_thw": torch.tensor([one for e in examples for one in e.grid]),
+        "weights": weights,
+    }
 
 
 def joined(labels: Sequence[Labels]) -> dict[str, torch.Tensor]:

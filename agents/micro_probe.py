@@ -161,16 +161,13 @@ def probe(model: Any, processor: Any, n: int = 128, seed: int = 0) -> dict[str, 
 
 
 def main() -> None:
-    """Probe a directory, or a checkpoint of pretrain_micro beside a processor directory."""
+    """Probe a directory."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="Hugging Face directory of a micro Qwen2.5-VL")
-    parser.add_argument("--checkpoint", help="take the weights of this pretraining checkpoint instead")
     parser.add_argument("--n", type=int, default=128, help="queries a skill")
     args = parser.parse_args()
     processor = micro.load_processor(args.model)
     model = micro.load_model(args.model)
-    if args.checkpoint:
-        model.load_state_dict(torch.load(args.checkpoint, weights_only=False)["model"])
     print(json.dumps(probe(model, processor, args.n), indent=1))
 
 

@@ -84,8 +84,13 @@ def _sheet(rng: np.random.Generator, marks: list[Mark]) -> Canvas:
     return Canvas(SHEET_SIDE, SHEET_SIDE, int(rng.integers(2**31)), tuple(marks))
 
 
+def sheet_view(canvas: Canvas) -> Picture:
+    """A sheet at half its size: 4 x 4 image tokens."""
+    return Picture(canvas, whole(canvas), (SHEET_SIDE // 2, SHEET_SIDE // 2))
+
+
 def _photo(canvas: Canvas) -> Shot:
-    return Shot(Picture(canvas, whole(canvas), (112, 112)), ())
+    return Shot(sheet_view(canvas), ())
 
 
 def character_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:

@@ -104,12 +104,11 @@ class Pretraining:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """For what the present stage trains: Muon for matrices, AdamW for the rest."""
         args, visual = self.args, self.model.model.visual
-        vision = [*visual.parameters(), *self.reader.parameters()]
         text = [p for n, p in self.model.named_parameters() if "visual" not in n]
         rates = {
-            "see": [(vision, args.see_lr)],
+            "see": [([*visual.parameters(), *self.reader.parameters()], args.see_lr)],
             "talk": [([*text, *self.writer.parameters()], args.talk_lr)],
-            "speak": [([*vision, *self.projector.parameters()], args.vision_lr), (text, args.lr)],
+            "speak": [([*visual.parameters(), *self.projector.parameters()], args.vision_lr), (text, args.lr)],
         }[self.state.stage]
         matrices = {p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n}
         inner = [{"params": [p for p in some if p in matrices], "peak": peak} for some, peak in rates]
@@ -210,16 +209,13 @@ class Pretraining:
                         found[skill].append(float(right.all()))
         return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
 
-    def _image_tokens(self, examples: list[Example]) -> tuple[torch.Tensor | None, torch.Tensor]:
+    def _image_tokens(self, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Tokens of all images, from labels or from pixels, and how badly the tower writes what the labels say."""
-        nothing = torch.zeros((), device=self.device)
-        if not any(e.labels for e in examples):
-            return None, nothing
         labels = self._labels([one for e in examples for one in e.labels])
         if self.state.stage == "talk":
             tokens = self.writer(labels)
             noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(self.state.step)).to(self.device)
-            return tokens + NOISE * tokens.detach().square().mean().sqrt() * noise, nothing
+            return tokens + NOISE * tokens.detach().square().mean().sqrt() * noise, 0.0
         tokens = self.projector(self._features([image for e in examples for image in e.images]))
         return tokens, self.writer.loss(tokens, labels)
 
@@ -252,20 +248,20 @@ class Pretraining:
 
 
 def speaking_loss(
-    model: Any, batch: dict[str, torch.Tensor], image_tokens: torch.Tensor | None
+    model: Any, batch: dict[str, torch.Tensor], image_tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted sum of the cross-entropies of the answers, and which answer tokens were predicted.
 
     Args:
         model: A Qwen2.5-VL.
         batch: As `collate` gives it.
-        image_tokens: (image tokens, hidden), of all images of the batch in order; None if there are none.
+        image_tokens: (image tokens, hidden), of all images of the batch in order.
 
     Returns:
         The sum, a scalar; (B, T - 1) bool, True where a token is no answer or was predicted.
     """
     weights = batch.pop("weights")[:, 1:]
-    seen = {} if image_tokens is None else {"image": BaseModelOutputWithPooling(pooler_output=[image_tokens])}
+    seen = {"image": BaseModelOutputWithPooling(pooler_output=[image_tokens])}
     hidden = model.model(**batch, mm_encoder_outputs=seen, use_cache=False).last_hidden_state[:, :-1]
     targets, chosen = batch["input_ids"][:, 1:], weights > 0
     logits = model.lm_head(hidden[chosen])
