@@ -10,7 +10,9 @@ from pixel_env.policies import DECIMALS
 
 
 def around(rng: np.random.Generator, box: Box, factor: float, whole: Box, stretch: float = 1.0) -> Box:
-    """Return a region of about `factor` times the area of a box that holds it, anywhere but inside `whole`.
+    """Return a region of about `factor` times the area of a box that holds it, the box near its middle, inside `whole`.
+
+    Near the middle, because a policy that learns from such boxes aims at their mean, and misses the rest by as much.
 
     Args:
         rng: draws shape and place.
@@ -24,7 +26,7 @@ def around(rng: np.random.Generator, box: Box, factor: float, whole: Box, stretc
     for k, grow in ((0, stretch), (1, 1 / stretch)):
         low, high, end = box[k], min(box[k + 2], whole[k + 2]), whole[k + 2]
         side = min(max(high - low, (high - low) * math.sqrt(factor) * grow), end)
-        start = low - rng.uniform(0, 1) * (side - (high - low))
+        start = low - rng.uniform(0.25, 0.75) * (side - (high - low))
         start = min(max(0.0, start), end - side)
         sides.append((start, start + side))
     (x1, x2), (y1, y2) = sides

@@ -18,6 +18,7 @@ from accelerate.utils import gather
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder
@@ -133,6 +134,22 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             self._metrics["train"][name].append(value)
         return torch.from_numpy(rewards).float().to(self.accelerator.device)
 
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's, but rollouts of an optimizer step are put in order of length: neighbours share a pass and its padding.
+
+        Those without an advantage come last, where they make passes that cost nothing.
+        """
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % steps == 0 or self._buffered_inputs is None:
+            rollouts = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            order = in_order_of_length(rollouts, self._config.updates)
+            rollouts = {name: value if value is None else _taken(value, order) for name, value in rollouts.items()}
+            parts = split_tensor_dict(rollouts, steps)
+            self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
+        return self._buffered_inputs[self._step % steps]
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of the rollouts that have an advantage: the others have no gradient, only a price."""
         rows = inputs["advantages"].nonzero()[:, 0]
@@ -214,6 +231,24 @@ def chosen_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]
         )
         chosen["num_images"] = counts[rows.cpu()].tolist()
     return chosen
+
+
+def in_order_of_length(rollouts: Mapping[str, Any], updates: int) -> torch.Tensor:
+    """Indices (B,) of rollouts for `updates` optimizer steps: drawn at random for each, then longest first.
+
+    Args:
+        rollouts: "prompt_mask" (B, P), "completion_mask" (B, C), "advantages" (B,), of which 0 goes last.
+        updates: Divides B.
+    """
+    length = rollouts["prompt_mask"].sum(1) + rollouts["completion_mask"].sum(1)
+    key = (length * (rollouts["advantages"] != 0)).cpu()
+    return torch.cat([part[key[part].argsort(descending=True)] for part in torch.randperm(len(key)).chunk(updates)])
+
+
+def _taken(values: Any, order: torch.Tensor) -> Any:
+    if isinstance(values, torch.Tensor):
+        return values[order] if values.ndim else values
+    return [values[k] for k in order.tolist()]
 
 
 def _runs(prompts: Sequence[str]) -> Iterator[list[int]]:

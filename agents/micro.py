@@ -175,7 +175,7 @@ def build_processor(corpus: Iterable[str], phrases: Iterable[str], vocabulary: i
 
 
 def build_model(
-    processor: ImageProcessor, hidden: int = 128, layers: int = 4, depth: int = 4
+    processor: ImageProcessor, hidden: int = 128, layers: int = 6, depth: int = 4
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A micro Qwen2.5-VL with random weights (from torch's global generator)."""
     tokenizer = processor.tokenizer

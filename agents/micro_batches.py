@@ -21,17 +21,27 @@ from pixel_env.media import MAX_ENLARGEMENT, view_size
 from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
-SKILL_WEIGHT: dict[str, float] = defaultdict(lambda: 1.0, {"guess": 0.3, "call": 0.5, "describe": 0.7})
+SKILL_WEIGHT: dict[str, float] = defaultdict(
+    lambda: 1.0,
+    {"guess": 0.3, "call": 0.5, "describe": 0.7, "ground": 0.6, "sheet boxes": 0.6, "frames": 2.0, "mark frames": 2.0},
+)
 PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
 CLIP_SHARE = 0.12
 """Of the conversations: those about whole clips."""
-WORD_WEIGHT = 0.1
-"""Of a word in an answer, where characters and digits weigh 1: they are what was looked up."""
-BARE, DRILLED = 0.2, 0.45
-"""Shares of stage "talk" until which sheets come without questions, and until which there are only sheets."""
+LEADING_WEIGHT, WORD_WEIGHT = 5.0, 0.5
+"""Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all others
+of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their tenth of
+it: guessing what will be named is how a fresh model begins to attend to image tokens."""
+CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
+"""Shares of stage "talk" until which there are only characters, no questions, only sheets."""
 DRILL_SHARES = (0.2, 0.3, 0.2, 0.12, 0.18)
-SHEETS = (*[micro_sheets.character_sheet] * 3, micro_sheets.string_sheet, lambda rng: micro_sheets.dot_sheet(rng)[0])
+SHEETS = (
+    *[micro_sheets.character_sheet] * 3,
+    *[micro_sheets.object_sheet] * 2,
+    micro_sheets.string_sheet,
+    lambda rng: micro_sheets.dot_sheet(rng)[0],
+)
 
 
 # --- seeing ---------------------------------------------------------------------------------------------------------
@@ -129,8 +139,10 @@ class LessonEncoder:
         example.weights = [0.0] * len(example.ids)
         for start, end, skill in example.spans:
             telling = [token in self._values for token in example.ids[start:end]]
-            for k, tells in enumerate(telling, start):
-                example.weights[k] = SKILL_WEIGHT[skill] * (1.0 if tells or not any(telling) else WORD_WEIGHT)
+            word = WORD_WEIGHT if any(telling) else 1.0
+            for k, tells in enumerate(telling):
+                value = 1.0 if any(telling[max(0, k - 3) : k]) else LEADING_WEIGHT
+                example.weights[start + k] = SKILL_WEIGHT[skill] * (value if tells else word)
         return example
 
 
@@ -153,7 +165,7 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
     """
     rng = np.random.default_rng([seed, 3])
     if done < BARE:
-        boxes = 0.0 if done < BARE / 2 else 0.5
+        boxes = 0.0 if done < CHARACTERS else 0.6
         drawn = [micro_sheets.box_drill if rng.random() < boxes else micro_sheets.character_drill for _ in range(count)]
         return [[drill(rng, bare=True)] for drill in drawn]
     if done >= DRILLED:

@@ -252,17 +252,44 @@ def _own_texts() -> list[str]:
     return [schema["function"]["description"] for schema in SCHEMAS]
 
 
-def call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, int]) -> str:
+def call_box(names: dict[str, str], box: Sequence[float]) -> str:
+    """A call of the first of the offered functions, box in view pixels."""
+    arguments = {names["bbox_2d"]: [max(0, round(v)) for v in box], names["target_image"]: 1}
+    return _call(names["crop_image"], arguments)
+
+
+def call_entries(names: dict[str, str], entries: Sequence[int]) -> str:
+    """A call of the second of the offered functions."""
+    return _call(names["select_frames"], {names["target_frames"]: list(entries)})
+
+
+def _call(name: str, arguments: dict[str, object]) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def some_call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, int]) -> str:
     """A call of one of the offered functions: some box or some entries, unrelated to the question."""
     if rng.random() < 0.5:
         x = np.sort(rng.integers(0, size[0] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
         y = np.sort(rng.integers(0, size[1] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
-        box = [int(x[0]), int(y[0]), int(x[1]), int(y[1])]
-        content = {"name": names["crop_image"], "arguments": {names["bbox_2d"]: box, names["target_image"]: 1}}
-    else:
-        entries = sorted(int(v) for v in rng.choice(20, int(rng.integers(1, 5)), replace=False))
-        content = {"name": names["select_frames"], "arguments": {names["target_frames"]: entries}}
-    return f"<tool_call>{json.dumps(content)}</tool_call>"
+        return call_box(names, [int(x[0]), int(y[0]), int(x[1]), int(y[1])])
+    return call_entries(names, sorted(int(v) for v in rng.choice(20, int(rng.integers(1, 5)), replace=False)))
+
+
+def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
+    """One thing after another that is to be marked by a call of the function on offer; no call is answered."""
+    system, names = offer(rng)
+    seen = [t.name for t in shot.things]
+    known = [t for t in shot.things if shot.visible(t) and seen.count(t.name) == 1 and t.name != "title"]
+    verb = names["crop_image"].partition("_")[0]
+    opening = pick(rng, ("{} the {{}}.", "Now {} the {{}}.", "Please {} the {{}}."))
+    said = pick(rng, ("The {}. ", "The {} is here. ", f"{verb.capitalize()} the {{}}. "))
+    asked = opening.format(verb)
+    turns = [
+        (sentence(asked.format(thing.name)).rstrip("."), said.format(thing.name) + call_box(names, thing.box), "mark")
+        for thing in shuffled(rng, known)[:4]
+    ]
+    return about(shot, turns, system)
 
 
 def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Lesson:
@@ -271,8 +298,8 @@ def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Le
         return lesson
     system, names = offer(rng)
     turn = lesson.turns[0]
-    if rng.random() < 0.2:
-        turn = replace(turn, answer=call(rng, names, size), skill="call")
+    if rng.random() < 0.12:
+        turn = replace(turn, answer=some_call(rng, names, size), skill="call")
     return Lesson((turn,), system)
 
 
@@ -308,16 +335,21 @@ def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
     return Turn(prompts.video_lines(seconds, size) + "\n" + query[0], pictures, *query[1:])
 
 
-def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
-    """In which frames is X, as (question, answer, skill), for all things of a clip in random order."""
+def frames_of(source: DrawnSource) -> dict[str, list[int]]:
+    """For all things of a clip, the numbers of the frames in which they are, from 1."""
     frames: dict[str, list[int]] = {}
     for number, canvas in enumerate(source.canvases, 1):
         for mark in canvas.marks:
             frames.setdefault(mark.name, []).append(number)
+    return frames
+
+
+def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
+    """In which frames is X, as (question, answer, skill), for all things of a clip in random order."""
     question = pick(rng, ("In which frames is the {}?", "Give the frames of the {}."))
     return [
         (question.format(name), json.dumps({"target_frames": numbers}), "frames")
-        for name, numbers in shuffled(rng, list(frames.items()))
+        for name, numbers in shuffled(rng, list(frames_of(source).items()))
     ]
 
 
@@ -330,6 +362,15 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
         return asked(rng, Lesson((turn,)), turn.images[0].size)
+    if rng.random() < 0.4:
+        system, names = offer(rng)
+        verb = names["select_frames"].partition("_")[0]
+        queries = [
+            (f"{verb.capitalize()} the frames of the {name}.",
+             f"The frames of the {name}. {call_entries(names, numbers)}", "mark frames")
+            for name, numbers in shuffled(rng, list(frames_of(source).items()))
+        ]  # fmt: skip
+        return Lesson((clip_turn(source, queries[0]), *(Turn(q, (), a, s) for q, a, s in queries[1:4])), system)
     turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
     return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
 
@@ -364,13 +405,14 @@ def sequences(
         task = images[int(rng.integers(len(images)))]
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
         if rng.random() < 0.8:
-            pool.append(lesson(rng, take(canvas, whole(canvas)), most=5))
+            shot = take(canvas, whole(canvas))
+            pool.append(mark_lesson(rng, shot) if rng.random() < 0.35 else lesson(rng, shot, most=5))
         for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
             pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
         pool.append(question_lesson(rng, task))
     plain = shuffled(rng, [one for one in pool if not one.system])
     offered = [one for one in pool if one.system]
-    for one in offered[: (count - number_of_clips) // 4]:
+    for one in shuffled(rng, offered)[: (count - number_of_clips) // 3]:
         result.append([one])
     while len(result) < count:
         result.append([plain.pop() for _ in range(2)])
@@ -400,7 +442,7 @@ def corpus(seed: int = 0) -> list[str]:
         "\\boxed{",
         '", "arguments": {"',
     ] * 40
-    texts += [call(rng, offer(rng)[1], (112, 112)) for _ in range(200)]
+    texts += [some_call(rng, offer(rng)[1], (112, 112)) for _ in range(200)]
     texts += ["system\nuser\nassistant\n", "The {} is too small to read here.", "I will zoom in on the"] * 40
     texts += [
         "I will look closer at the frames with the red circle.",

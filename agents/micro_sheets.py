@@ -63,6 +63,15 @@ def string_sheet(rng: np.random.Generator) -> Canvas:
     return _sheet(rng, marks)
 
 
+def object_sheet(rng: np.random.Generator) -> Canvas:
+    """Objects of all colours and shapes at the size of a first view, each with a character too small to read."""
+    cells = shuffled(rng, _grid(rng, 4))[: int(rng.integers(6, 17))]
+    boxes = [jittered(rng, cell, rng.uniform(18, 34)) for cell in cells]
+    return _sheet(
+        rng, [glyph_mark((pick(rng, COLOUR_NAMES), pick(rng, SHAPES)), b, pick(rng, DIGITS + LETTERS)) for b in boxes]
+    )
+
+
 def dot_sheet(rng: np.random.Generator) -> tuple[Canvas, list[tuple[str, int, int]]]:
     """Trays of dots, and for each its name and its black and white dots."""
     marks, trays = [], []
@@ -100,7 +109,7 @@ def character_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     labels = [(mark.name, mark.text) for mark in canvas.marks]
     if bare:
         said = ", ".join(f"the {name} {text}" for name, text in shuffled(rng, labels))
-        return about(_photo(canvas), [("Read.", said, "sheet characters")])
+        return about(_photo(canvas), [("Read.", said, "bare characters")])
     question, answer = _drill(rng, "Read", labels)
     if rng.random() < 0.1:
         question, answer = "Name all row by row.", ", ".join(f"the {name}" for name, _ in labels)
@@ -170,9 +179,10 @@ def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     shot = take(canvas, whole(canvas))
     by_rows = not bare and rng.random() < 0.3
     asked = list(shot.things) if by_rows else shuffled(rng, shot.things)
+    asked = asked[:3] if bare else asked  # where all are named, leaving out those that were already is a way to guess
     answer = ", ".join(f"the {thing.name} {[max(0, round(v)) for v in thing.box]}" for thing in asked)
     question = "Box all row by row." if by_rows else f"Box: {', '.join(thing.name for thing in asked)}."
-    return about(shot, [("Box." if bare else question, answer, "ground")])
+    return about(shot, [("Box.", answer, "bare boxes") if bare else (question, answer, "sheet boxes")])
 
 
 DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill)

@@ -34,8 +34,8 @@ from agents.micro_seeing import WORDS, Labels, TokenReader, TokenWriter, fitted
 
 SEEING_WEIGHT = 0.3
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see."""
-NOISE = 0.1
-"""Added to written tokens, in their root mean square: a tower is never that sure."""
+NOISE = (0.1, 0.3)
+"""Added to written tokens in drills and in conversations, in their root mean square: a tower is never that sure."""
 FITTED_VIEWS = 2500
 """Views, and frames of clips for another half, on which the tower's last layer is fitted."""
 STAGES = ("see", "talk", "speak")
@@ -202,7 +202,7 @@ class Pretraining:
             for row, example in enumerate(part):
                 for start, end, skill in example.spans:
                     right = hits[row, start - 1 : end - 1].cpu()
-                    if skill == "ground" or skill.startswith("sheet"):  # judged by its values
+                    if skill in ("ground", "mark") or skill.startswith(("sheet", "bare")):  # by what was looked up
                         weights = torch.tensor(example.weights[start:end])
                         found[skill].append(float(right[weights == weights.max()].float().mean()))
                     else:
@@ -215,7 +215,8 @@ class Pretraining:
         if self.state.stage == "talk":
             tokens = self.writer(labels)
             noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(self.state.step)).to(self.device)
-            return tokens + NOISE * tokens.detach().square().mean().sqrt() * noise, 0.0
+            share = NOISE[self.state.step >= micro_batches.DRILLED * self.args.talk_steps]
+            return tokens + share * tokens.detach().square().mean().sqrt() * noise, 0.0
         tokens = self.projector(self._features([image for e in examples for image in e.images]))
         return tokens, self.writer.loss(tokens, labels)
 
@@ -301,7 +302,7 @@ def main() -> None:
     parser.add_argument("--see-steps", type=int, default=9000, help="steps of stage 1: the vision tower alone")
     parser.add_argument("--see-batch", type=int, default=32, help="views a step in stage 1")
     parser.add_argument("--see-lr", type=float, default=3e-3, help="peak rate of stage 1")
-    parser.add_argument("--talk-steps", type=int, default=5000, help="steps of stage 2: the language model alone")
+    parser.add_argument("--talk-steps", type=int, default=4500, help="steps of stage 2: the language model alone")
     parser.add_argument("--talk-batch", type=int, default=24, help="pictures a step in stage 2")
     parser.add_argument("--talk-lr", type=float, default=2e-3, help="peak rate of stage 2")
     parser.add_argument("--steps", type=int, default=1500, help="steps of stage 3: the whole model")

@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 
 from agents import grpo
 from agents.group_rewards import COLUMNS, TERMS, group_rewards, step_metrics
-from agents.grpo import CuriosityGRPOTrainer, chosen_rows, reinforce
+from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce
 from agents.rl_config import RLConfig, trl_config
 from pixel_env.settings import RewardSettings
 
@@ -240,6 +240,23 @@ def test_leaving_out_rollouts_without_advantage_changes_nothing(loss_type: Any, 
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
     assert gradients[0].abs().max() > 1e-3
+
+
+def test_rollouts_of_a_step_are_put_in_order_of_length() -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([5, 9, 2, 7, 3, 8, 1, 6])
+    completion_mask = (torch.arange(9) < lengths[:, None]).long()
+    advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 1.0, 0.5, 0.5, 0.0])
+    rollouts = {"prompt_mask": torch.ones(8, 4), "completion_mask": completion_mask, "advantages": advantages}
+    order = in_order_of_length(rollouts, updates=1).tolist()
+    assert order[:6] == [1, 5, 0, 4, 2, 6] and sorted(order[6:]) == [3, 7]
+    steps = [in_order_of_length(rollouts, updates=2).chunk(2) for _ in range(20)]
+    assert len({tuple(sorted(one.tolist())) for one, _ in steps}) > 10  # which step a rollout is in stays random
+    for pair in steps:
+        assert sorted(torch.cat(pair).tolist()) == list(range(8))
+        for part in pair:
+            keys = (lengths + 4)[part] * (advantages[part] != 0)
+            assert keys.tolist() == sorted(keys.tolist(), reverse=True)
 
 
 # --- training -------------------------------------------------------------------------------------------------------

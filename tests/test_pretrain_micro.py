@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agents import micro, micro_lessons, micro_sheets, pretrain_micro
-from agents.conversation import patchify
-from agents.micro_batches import seeing_batch, speaking_batch, talking_batch
+from agents.conversation import ChatEncoder, patchify
+from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
 from agents.pretrain_micro import Pretraining, learning_rate
 from pixel_env.tasks import ProceduralTasks
@@ -88,8 +88,10 @@ def test_the_base_never_sees_the_environment() -> None:
                 whole = lesson.system + "".join(turn.text + turn.answer for turn in lesson.turns)
                 for forbidden in ("crop_image", "select_frames", "cut from image", "Zoom in", "Use a visual operation"):
                     assert forbidden not in whole
-                calls = [turn for turn in lesson.turns if "<tool_call>" in turn.answer]
-                assert not calls or calls == [lesson.turns[-1]]
+                calls = ["<tool_call>" in turn.answer for turn in lesson.turns]
+                # Nothing answers a call: either it ends the lesson, or another thing is to be marked.
+                assert not any(calls) or all(calls)
+                assert not any(calls) or not any(turn.images for turn in lesson.turns[1:])
 
 
 def test_boxes_of_grounding_lessons_are_where_the_colour_is() -> None:
@@ -112,6 +114,38 @@ def test_boxes_of_grounding_lessons_are_where_the_colour_is() -> None:
             assert np.abs(seen - wanted).max() < 40, (index, thing)
             checked += 1
     assert checked > 40
+
+
+def test_a_thing_to_mark_is_marked_where_it_is() -> None:
+    rng = np.random.default_rng(0)
+    task = ProceduralTasks(("search",), difficulty=1, preset="micro")[0]
+    shot = micro_lessons.take(task.media.canvases[0], (0, 0, task.media.width, task.media.height))  # type: ignore[attr-defined]
+    lesson = micro_lessons.mark_lesson(rng, shot)
+    assert lesson.turns
+    for turn in lesson.turns:
+        said, _, call = turn.answer.partition("<tool_call>")
+        (thing,) = (t for t in shot.things if t.name in said)
+        assert thing.name in turn.text
+        box = next(iter(json.loads(call.removesuffix("</tool_call>"))["arguments"].values()))
+        assert box == [round(v) for v in thing.box]
+
+
+def test_what_was_looked_up_weighs_most() -> None:
+    """Of a box its first digit, of "says K. \\boxed{K}" both K, of a bare sheet hardly anything else."""
+    processor = micro.build_processor(micro_lessons.corpus(), [])
+    encoder = LessonEncoder(ChatEncoder(processor), drawn=False)
+    turns = {
+        "ground": "the red star [12, 7, 30, 41]",
+        "closeup answer": "It says K. \\boxed{K}",
+        "bare characters": "the red star 7, the blue ring 8",
+    }
+    heaviest = {}
+    for skill, answer in turns.items():
+        example = encoder([micro_lessons.Lesson((micro_lessons.Turn("?", (), answer, skill),))])
+        top = max(example.weights)
+        heaviest[skill] = [processor.tokenizer.decode([i]) for i, w in zip(example.ids, example.weights) if w == top]
+        assert min(w for w in example.weights if w) <= 0.1 * top
+    assert heaviest == {"ground": ["1"], "closeup answer": ["K", "K"], "bare characters": ["7", "8"]}
 
 
 def test_sheets_are_read_in_the_order_of_rows() -> None:
@@ -162,7 +196,7 @@ def test_offered_functions_have_other_names() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
         system, names = micro_lessons.offer(rng)
-        call = json.loads(re.sub(r"</?tool_call>", "", micro_lessons.call(rng, names, (112, 112))))
+        call = json.loads(re.sub(r"</?tool_call>", "", micro_lessons.some_call(rng, names, (112, 112))))
         assert call["name"] in system and set(call["arguments"]) <= set(names.values())
 
 
