@@ -30,9 +30,9 @@ PATCH = FACTOR // 2
 CLIP_SHARE = 0.12
 """Of the conversations: those about whole clips."""
 LEADING_WEIGHT, WORD_WEIGHT = 5.0, 0.5
-"""Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all others
-of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their tenth of
-it: guessing what will be named is how a fresh model begins to attend to image tokens."""
+"""Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all
+others of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their
+tenth of it: guessing what will be named is how a fresh model begins to attend to image tokens."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
 """Shares of stage "talk" until which there are only characters, no questions, only sheets."""
 DRILL_SHARES = (0.2, 0.3, 0.2, 0.12, 0.18)

@@ -143,7 +143,8 @@ def test_what_was_looked_up_weighs_most() -> None:
     for skill, answer in turns.items():
         example = encoder([micro_lessons.Lesson((micro_lessons.Turn("?", (), answer, skill),))])
         top = max(example.weights)
-        heaviest[skill] = [processor.tokenizer.decode([i]) for i, w in zip(example.ids, example.weights) if w == top]
+        weighed = zip(example.ids, example.weights, strict=True)
+        heaviest[skill] = [processor.tokenizer.decode([i]) for i, w in weighed if w == top]
         assert min(w for w in example.weights if w) <= 0.1 * top
     assert heaviest == {"ground": ["1"], "closeup answer": ["K", "K"], "bare characters": ["7", "8"]}
 
