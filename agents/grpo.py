@@ -56,6 +56,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         gave_up: Whether there were too many of them in a row.
     """
 
+    _buffered_inputs: list[dict[str, Any]] | None
+
     def __init__(
         self,
         model: Any,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
 from pixel_env.settings import PRESETS
@@ -38,6 +38,7 @@ class Settings:
     rl_learning_rate: float
     rl_batch_size: int
     temperature: float
+    scale_rewards: Literal["group", "batch", "none"]
     alpha: float
     beta: float
     threshold: float
@@ -86,6 +87,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "prompts": 8,
         "rl_learning_rate": 1e-4,
         "rl_batch_size": 16,
+        "scale_rewards": "batch",
         "batch_episodes": 128,
         "max_new_tokens": 160,
         "max_completion_tokens": 1024,
@@ -98,6 +100,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "prompts": 16,
         "rl_learning_rate": 1e-6,
         "rl_batch_size": 1,
+        "scale_rewards": "group",
         "batch_episodes": 16,
         "max_new_tokens": 1024,
         "max_completion_tokens": 10_000,
@@ -189,6 +192,13 @@ def _add_training(warm: Group, rl: Group) -> None:
     add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
     add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
     add("--temperature", type=float, default=1.0, help="of the rollouts (%(default)s)")
+    add(
+        "--scale-rewards",
+        choices=("group", "batch", "none"),
+        help="advantages are divided by the standard deviation of their group, as in GRPO, of all rollouts of a round, or "
+        "by nothing; by that of a group, where nothing is answered right the penalty alone weighs as much as answers "
+        f"elsewhere ({_derived('scale_rewards')})",
+    )
 
 
 def _add_reward(group: Group) -> None:
@@ -230,7 +240,8 @@ def _add_machine(group: Group) -> None:
 
 
 def _derived(name: str) -> str:
-    return ", ".join(f"{values[name]:g} for {preset}" for preset, values in DERIVED.items())
+    found = {preset: values[name] for preset, values in DERIVED.items()}
+    return ", ".join(f"{v if isinstance(v, str) else format(v, 'g')} for {preset}" for preset, v in found.items())
 
 
 AT_LEAST_ONE = (

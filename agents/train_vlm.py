@@ -147,6 +147,7 @@ class Run:
             group_size=s.group_size,
             learning_rate=s.rl_learning_rate,
             temperature=s.temperature,
+            scale_rewards=s.scale_rewards,
             max_new_tokens=s.max_new_tokens,
             max_completion_tokens=s.max_completion_tokens,
             batch_size=s.rl_batch_size,
