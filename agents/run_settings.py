@@ -80,13 +80,14 @@ class _Parser(argparse.ArgumentParser):
 
 DERIVED: dict[str, dict[str, Any]] = {
     "micro": {
-        "epochs": 3,
+        "epochs": 2,
         "learning_rate": 1e-3,
         "batch_size": 16,
         "accumulation": 1,
         "prompts": 8,
-        "rl_learning_rate": 1e-4,
+        "rl_learning_rate": 5e-5,
         "rl_batch_size": 16,
+        "temperature": 0.7,
         "scale_rewards": "batch",
         "batch_episodes": 128,
         "max_new_tokens": 160,
@@ -100,6 +101,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "prompts": 16,
         "rl_learning_rate": 1e-6,
         "rl_batch_size": 1,
+        "temperature": 1.0,
         "scale_rewards": "group",
         "batch_episodes": 16,
         "max_new_tokens": 1024,
@@ -191,12 +193,12 @@ def _add_training(warm: Group, rl: Group) -> None:
     add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
     add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
     add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
-    add("--temperature", type=float, default=1.0, help="of the rollouts (%(default)s)")
+    add("--temperature", type=float, help=f"of the rollouts ({_derived('temperature')})")
     add(
         "--scale-rewards",
         choices=("group", "batch", "none"),
-        help="advantages are divided by the standard deviation of their group, as in GRPO, of all rollouts of a round, or "
-        "by nothing; by that of a group, where nothing is answered right the penalty alone weighs as much as answers "
+        help="advantages are divided by the standard deviation of their group, as in GRPO, of all rollouts of a round, "
+        "or by nothing; by that of a group, where nothing is answered right the penalty weighs as much as answers "
         f"elsewhere ({_derived('scale_rewards')})",
     )
 
