@@ -1,4 +1,4 @@
-"""The micro Qwen2.5-VL: the real classes at two million parameters, so that the whole method runs on a laptop.
+"""The micro Qwen2.5-VL: the real classes at 2.6 million parameters, so that the whole method runs on a laptop.
 
 Nothing here is special to training: the directory that `save` writes loads with plain transformers. What is made small
 is the configuration and the vocabulary. The fixed sentences of the prompts are single tokens, so that the context of a

@@ -33,6 +33,8 @@ LEADING_WEIGHT, WORD_WEIGHT = 5.0, 0.5
 """Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all
 others of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their
 tenth of it: guessing what will be named is how a fresh model begins to attend to image tokens."""
+SEPARATION = 3
+"""Most tokens between the characters of one value: those of `"56, 2"`."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
 """Shares of stage "talk" until which there are only characters, no questions, only sheets."""
 DRILL_SHARES = (0.2, 0.3, 0.2, 0.12, 0.18)
@@ -141,7 +143,7 @@ class LessonEncoder:
             telling = [token in self._values for token in example.ids[start:end]]
             word = WORD_WEIGHT if any(telling) else 1.0
             for k, tells in enumerate(telling):
-                value = 1.0 if any(telling[max(0, k - 3) : k]) else LEADING_WEIGHT
+                value = 1.0 if any(telling[max(0, k - SEPARATION) : k]) else LEADING_WEIGHT
                 example.weights[start + k] = SKILL_WEIGHT[skill] * (value if tells else word)
         return example
 

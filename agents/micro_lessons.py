@@ -63,6 +63,11 @@ class Shot:
         x1, y1, x2, y2 = thing.box
         return x1 >= -0.5 and y1 >= -0.5 and x2 <= width + 0.5 and y2 <= height + 0.5
 
+    def askable(self) -> list[Thing]:
+        """What lies wholly in the view and has a name of its own."""
+        names = [t.name for t in self.things]
+        return [t for t in self.things if self.visible(t) and names.count(t.name) == 1]
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -187,8 +192,7 @@ def describe(shot: Shot) -> tuple[str, str]:
 
 def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
     """Up to `most` turns about a shot, in random order."""
-    names = [t.name for t in shot.things]
-    known = [t for t in shot.things if shot.visible(t) and names.count(t.name) == 1]
+    known = shot.askable()
     turns: list[tuple[str, str, str]] = []
     for thing in shuffled(rng, known)[:5]:
         if thing.text and thing.text_height >= LEGIBLE:
@@ -279,15 +283,12 @@ def some_call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, 
 def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
     """One thing after another that is to be marked by a call of the function on offer; no call is answered."""
     system, names = offer(rng)
-    seen = [t.name for t in shot.things]
-    known = [t for t in shot.things if shot.visible(t) and seen.count(t.name) == 1 and t.name != "title"]
     verb = names["crop_image"].partition("_")[0]
-    opening = pick(rng, ("{} the {{}}.", "Now {} the {{}}.", "Please {} the {{}}."))
+    question = pick(rng, (f"{verb.capitalize()} the {{}}.", f"Now {verb} the {{}}.", f"Please {verb} the {{}}."))
     said = pick(rng, ("The {}. ", "The {} is here. ", f"{verb.capitalize()} the {{}}. "))
-    asked = opening.format(verb)
     turns = [
-        (sentence(asked.format(thing.name)).rstrip("."), said.format(thing.name) + call_box(names, thing.box), "mark")
-        for thing in shuffled(rng, known)[:4]
+        (question.format(thing.name), said.format(thing.name) + call_box(names, thing.box), "mark")
+        for thing in shuffled(rng, [t for t in shot.askable() if t.name != "title"])[:4]
     ]
     return about(shot, turns, system)
 
@@ -353,26 +354,35 @@ def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[s
     ]
 
 
+def mark_queries(rng: np.random.Generator, source: DrawnSource, names: dict[str, str]) -> list[tuple[str, str, str]]:
+    """The frames of each thing of a clip, to be marked by a call of the second of the offered functions."""
+    verb = names["select_frames"].partition("_")[0].capitalize()
+    return [
+        (
+            f"{verb} the frames of the {name}.",
+            f"The frames of the {name}. {call_entries(names, numbers)}",
+            "mark frames",
+        )
+        for name, numbers in shuffled(rng, list(frames_of(source).items()))
+    ]
+
+
 def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
     source = task.media
     assert isinstance(source, DrawnSource)
-    queries = frame_queries(rng, source)
     answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
         return asked(rng, Lesson((turn,)), turn.images[0].size)
+    system = ""
     if rng.random() < 0.4:
         system, names = offer(rng)
-        verb = names["select_frames"].partition("_")[0]
-        queries = [
-            (f"{verb.capitalize()} the frames of the {name}.",
-             f"The frames of the {name}. {call_entries(names, numbers)}", "mark frames")
-            for name, numbers in shuffled(rng, list(frames_of(source).items()))
-        ]  # fmt: skip
-        return Lesson((clip_turn(source, queries[0]), *(Turn(q, (), a, s) for q, a, s in queries[1:4])), system)
-    turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)[:4]
-    return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:])))
+        turns = mark_queries(rng, source, names)
+    else:
+        queries = frame_queries(rng, source)
+        turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)
+    return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:4])), system)
 
 
 # --- a batch --------------------------------------------------------------------------------------------------------
