@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from agents.boxes import area, around, inside, on_view, overlap, scale, shape
-from agents.micro_lessons import Thing, fact, things
+from agents.reasons import Thing, fact, owner, reason, sentence, target, things
 from pixel_env import operations
 from pixel_env.actions import Answer, CropImage, SelectFrames, render
 from pixel_env.env import PixelReasonEnv
@@ -46,18 +46,6 @@ _TEXTUAL = ("Image 1 is enough.", "It is visible in image 1.")
 _TEXTUAL_VIDEO = ("The frames are enough.", "It is visible in the frames.")
 _FINAL = ("{box}", "The answer is {box}")
 
-# What a question asks about, in its own words: letters, digits and spaces only, so it can neither call nor answer.
-_TARGETS = (
-    r"on (the [\w ]+)\?$",
-    r"^Do (the [\w ]+ and the [\w ]+) carry",
-    r"next to (the [\w ]+)\?$",
-    r"in (the [\w ]+?)(?: together)?\?$",
-    r"is (the (?:icon|panel) [\w ]+)\?$",
-    r"does (the [\w ]+) first",
-    r"^Which (digit) appears",
-)
-
-
 class UnsuitedError(ValueError):
     """The task does not allow a demonstration of the wanted kind."""
 
@@ -75,7 +63,9 @@ class Expert:
         self.source = self.task.media
         self.is_video = self.source.kind == "video"
         self.num_first = len(self.env.shown)
-        self.target = target(self.task.question)
+        named = target(self.task.question)
+        self.target = owner(self.task, named) or named
+        self.alias = f"{sentence(f'{named} is {self.target}')} " if self.target != named else ""
         self.aim = ""  # of the last look
         self.frames: tuple[int, ...] = (0,)
 
@@ -87,12 +77,16 @@ class Expert:
             self.frames = action.frames
             opening = _FIRST_FRAMES if aim == "right" else opening
         self.aim = aim
-        remark = remark or self._say(pick(self.rng, opening))
+        remark = remark or self.alias + self._say(pick(self.rng, opening))
         return f"{remark} {self._say(pick(self.rng, announcement))} {render(action)}"
 
     def answer(self) -> str:
         """Write the last turn."""
-        remark = self._remark() if self.aim else pick(self.rng, _TEXTUAL_VIDEO if self.is_video else _TEXTUAL)
+        if self.aim:
+            remark = self._remark()
+        else:
+            why = reason(self.task)
+            remark = sentence(why) if why else pick(self.rng, _TEXTUAL_VIDEO if self.is_video else _TEXTUAL)
         return f"{remark} {pick(self.rng, _FINAL).format(box=render(Answer(boxed(self.task))))}"
 
     def _remark(self) -> str:
@@ -191,18 +185,6 @@ class Expert:
         number = int(self.rng.integers(1, min(most, len(others)) + 1))
         start = int(self.rng.integers(len(others) - number + 1))
         return SelectFrames(tuple(others[start : start + number]))
-
-
-def target(question: str) -> str:
-    """Return what a question asks about, in its own words.
-
-    >>> target("Which digit is on the red circle?"), target("How many people are waving?")
-    ('the red circle', 'what is asked')
-    """
-    for pattern in _TARGETS:
-        if found := re.search(pattern, question):
-            return found[1] if found[1].startswith("the ") else f"the {found[1]}"
-    return "what is asked"
 
 
 def boxed(task: Task) -> str:

@@ -23,7 +23,7 @@ from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
 SKILL_WEIGHT: dict[str, float] = defaultdict(
     lambda: 1.0,
-    {"guess": 0.3, "call": 0.5, "describe": 0.7, "ground": 0.6, "sheet boxes": 0.6, "frames": 2.0, "mark frames": 2.0},
+    {"guess": 0.3, "call": 0.5, "remark": 0.5, "describe": 0.7, "ground": 0.6, "sheet boxes": 0.6, "frames": 2.0, "mark frames": 2.0},
 )
 PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
@@ -37,7 +37,7 @@ SEPARATION = 3
 """Most tokens between the characters of one value: those of `"56, 2"`."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
 """Shares of stage "talk" until which there are only characters, no questions, only sheets."""
-DRILL_SHARES = (0.2, 0.3, 0.2, 0.12, 0.18)
+DRILL_SHARES = (0.15, 0.2, 0.18, 0.12, 0.15, 0.2)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
     *[micro_sheets.object_sheet] * 2,
@@ -127,7 +127,9 @@ class LessonEncoder:
             if lesson.system:
                 example.add(encoder.message("system", self._text(lesson.system)), 0)
             for turn in lesson.turns:
-                text = turn.text.replace("{number}", str(shown + 1), 1) if turn.images else turn.text
+                text = turn.text
+                for image in range(len(turn.images)):
+                    text = text.replace("{number}", str(shown + image + 1), 1)
                 shown += len(turn.images)
                 drawn = [picture.draw() for picture in turn.images] if self.drawn else []
                 said = encoder.observation(text, turn.images) if turn.images else self._text(text)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from agents.boxes import inside, overlap
 from agents.micro import FACTOR
-from agents.micro_seeing import Picture, inside
+from agents.micro_seeing import Picture
+from agents.reasons import Thing, fact, frames_of, owner, places, reason, sentence, target, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
 from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas
-from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import DIGITS, NUM_FRAMES, VIEW_PIXELS, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
@@ -24,6 +25,8 @@ LEVELS = (1, 1, 2, 2, 3)
 IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
 CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
 FINAL = "Put the final answer within \\boxed{}."
+MARGIN = 8.0
+"""View pixels by which what is named by its place leads."""
 LEGIBLE = 6.0
 """Height in view pixels from which a character can be asked for."""
 
@@ -36,17 +39,6 @@ FUNCTION_TEXTS = (
     "Write a list of positions to the log file of the project.",
     "Send the chosen entries to the printer in the next room.",
 )
-
-
-@dataclass(frozen=True)
-class Thing:
-    """Something in a picture that a question can name: its box, and what can be read or counted in it."""
-
-    name: str
-    box: Box
-    text: str = ""
-    text_height: float = 0.0
-    dots: tuple[int, int] | None = None  # (black, white)
 
 
 @dataclass(frozen=True)
@@ -87,27 +79,6 @@ class Lesson:
     system: str = ""
 
 
-def things(canvas: Canvas) -> list[Thing]:
-    """All that a question can name in a canvas, read off its list of marks."""
-    found: list[Thing] = []
-    dots = [m for m in canvas.marks if m.kind == "circle" and m.colour in ("black", "white")]
-    trays = bool(dots) or not any(m.text for m in canvas.marks)
-    for index, mark in enumerate(canvas.marks):
-        if mark in dots:
-            continue
-        if mark.kind == "text":
-            found.append(Thing("title", mark.box, mark.text, mark.text_height))
-        elif mark.kind == "panel" and mark.colour == "white":
-            icon = canvas.marks[index + 1]
-            found.append(Thing(f"text next to the {icon.name}", mark.box, mark.text, mark.text_height))
-        elif trays and mark.kind in TRAY_SHAPES:
-            inks = [d.colour for d in dots if inside(d, mark)]
-            found.append(Thing(f"{mark.name} tray", mark.box, dots=(inks.count("black"), inks.count("white"))))
-        else:
-            found.append(Thing(mark.name, mark.box, mark.text, mark.text_height))
-    return found
-
-
 def take(canvas: Canvas, region: Box, max_pixels: int = PIXELS, closeup: bool = False) -> Shot:
     """Cut and resize a region of a canvas, as the environment does."""
     x1, y1, x2, y2 = region
@@ -142,8 +113,12 @@ def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
 def ground(rng: np.random.Generator, some: Sequence[Thing]) -> tuple[str, str]:
     """Where are X, Y, ...: each named again, with its box in pixels of the view."""
     question = pick(rng, ("Where is the {}?", "Locate the {}.", "Give the box of the {}."))
-    boxes = [f"the {t.name} " + json.dumps({"bbox_2d": [max(0, round(v)) for v in t.box]}) for t in some]
+    boxes = [f"the {t.name} {_box(t)}" for t in some]
     return question.format(", ".join(thing.name for thing in some)), "\n".join(boxes)
+
+
+def _box(thing: Thing) -> str:
+    return json.dumps({"bbox_2d": [max(0, round(v)) for v in thing.box]})
 
 
 def read(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
@@ -166,28 +141,23 @@ def tally(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
     return question, sentence(fact(thing, question))
 
 
-def fact(thing: Thing, question: str) -> str:
-    """Return what can be read or counted in a thing, as far as the question wants it.
-
-    A micro model finds a thing by the name that it has just written, much sooner than by one further back.
-    """
-    if thing.dots is None:
-        return f"the {thing.name} says {thing.text}" if thing.text else f"the {thing.name}"
-    black, white = thing.dots
-    if "black" in question or "white" in question:
-        return f"the {thing.name} has {black} black, {white} white dots"
-    return f"the {thing.name} has {black + white} dots"
-
-
-def sentence(text: str) -> str:
-    """The text with a capital letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}."
-
-
 def describe(shot: Shot) -> tuple[str, str]:
     """What is in the picture, from left to right."""
     seen = sorted((t for t in shot.things if shot.visible(t) and t.name != "title"), key=lambda t: t.box[0] + t.box[2])
     return "What is in the picture, from left to right?", ", ".join(f"the {t.name}" for t in seen) or "nothing"
+
+
+def ends(shot: Shot) -> list[tuple[str, Thing]]:
+    """What can be named by its place: ("leftmost object", the thing)."""
+    return list(places(shot.things, MARGIN).items())
+
+
+def by_place(rng: np.random.Generator, place: str, thing: Thing) -> tuple[str, str]:
+    """Which thing is at a place, half of the time with its box."""
+    name = f"the {place} is the {thing.name}"
+    if rng.random() < 0.5:
+        return pick(rng, (f"Which is the {place}?", f"Name the {place}.")), sentence(name)
+    return ground(rng, [replace(thing, name=place)])[0], f"{name} {_box(thing)}"
 
 
 def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
@@ -204,6 +174,8 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
         turns.append((*ground(rng, solid[: pick(rng, (1, 3, 4, 5))]), "ground"))
     if 0 < len(known) <= 6 and rng.random() < 0.35:
         turns.append((*describe(shot), "describe"))
+    if not shot.closeup and rng.random() < 0.6:
+        turns += [(*by_place(rng, place, thing), "place") for place, thing in shuffled(rng, ends(shot))[:2]]
     chosen = shuffled(rng, turns)[:most] or [(*describe(shot), "describe")]
     return about(shot, chosen)
 
@@ -290,6 +262,10 @@ def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
         (question.format(thing.name), said.format(thing.name) + call_box(names, thing.box), "mark")
         for thing in shuffled(rng, [t for t in shot.askable() if t.name != "title"])[:4]
     ]
+    for place, thing in shuffled(rng, ends(shot))[:1]:
+        remark = sentence(f"the {place} is the {thing.name}")
+        turns[0] = (question.format(place), f"{remark} {call_box(names, thing.box)}", "mark")
+    turns = shuffled(rng, turns)
     return about(shot, turns, system)
 
 
@@ -304,6 +280,12 @@ def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Le
     return Lesson((turn,), system)
 
 
+def answered(task: Task, why: str = "") -> str:
+    """The right answer in its box, behind what it follows from: `why`, or what the first view tells."""
+    why = why or reason(task)
+    return f"{sentence(why)} " * bool(why) + f"\\boxed{{{task.answers[0]}}}"
+
+
 def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """A task's own question, on a view in which it can be answered (or, one time in four, only guessed)."""
     canvas = task.media.canvases[0]  # type: ignore[attr-defined]
@@ -313,19 +295,15 @@ def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     else:
         shot = take(canvas, whole(canvas))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
-    answer = f"\\boxed{{{task.answers[0]}}}"
+    answer = answered(task)
     if closer:
         x1, y1, x2, y2 = task.cue.box  # type: ignore[union-attr, misc]
         evidence = [
-            t for t, name in zip(shot.things, things(canvas), strict=True) if _within(name.box, (x1, y1, x2, y2))
+            t for t, name in zip(shot.things, things(canvas), strict=True) if inside(name.box, (x1, y1, x2, y2))
         ]
-        answer = f"{sentence(', '.join(fact(t, task.question) for t in evidence))} {answer}" if evidence else answer
+        answer = answered(task, ", ".join(fact(t, task.question) for t in evidence))
     turn = (question_text(task), answer, skill)
     return asked(rng, about(shot, [turn]), shot.picture.size)
-
-
-def _within(box: Box, other: Box) -> bool:
-    return box[0] >= other[0] and box[1] >= other[1] and box[2] <= other[2] and box[3] <= other[3]
 
 
 def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
@@ -334,15 +312,6 @@ def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
     pictures = tuple(Picture(canvas, whole(canvas), size) for canvas in source.canvases)
     seconds = [source.timestamp(k) for k in range(source.num_frames)]
     return Turn(prompts.video_lines(seconds, size) + "\n" + query[0], pictures, *query[1:])
-
-
-def frames_of(source: DrawnSource) -> dict[str, list[int]]:
-    """For all things of a clip, the numbers of the frames in which they are, from 1."""
-    frames: dict[str, list[int]] = {}
-    for number, canvas in enumerate(source.canvases, 1):
-        for mark in canvas.marks:
-            frames.setdefault(mark.name, []).append(number)
-    return frames
 
 
 def frame_queries(rng: np.random.Generator, source: DrawnSource) -> list[tuple[str, str, str]]:
@@ -371,7 +340,9 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
     source = task.media
     assert isinstance(source, DrawnSource)
-    answer = (question_text(task), f"\\boxed{{{task.answers[0]}}}", "guess" if task.needs_operation else "answer")
+    if task.needs_operation and rng.random() < 0.35:
+        return followed_lesson(rng, task)
+    answer = (question_text(task), answered(task), "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
         return asked(rng, Lesson((turn,)), turn.images[0].size)
@@ -383,6 +354,56 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
         queries = frame_queries(rng, source)
         turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)
     return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:4])), system)
+
+
+# --- a question before the picture that answers it -------------------------------------------------------------------
+
+_MORE = ("More pictures follow.", "A larger picture follows.", "Wait for the next picture.")
+_SMALL = ("{} is too small to read.", "{} is too small here.")
+_SEEN = ("This is {}, not {}.", "It shows {}, not {}.")
+_UNSEEN = ("{} is not in it.", "It does not show {}.")
+
+
+def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
+    """A question that the first view cannot answer, then other pictures, of which the last one shows what it takes.
+
+    A chat with pictures that the user brings: nothing is called, and nothing is cut on demand.
+    """
+    source, cue = task.media, task.cue
+    assert isinstance(source, DrawnSource) and cue is not None
+    asked = owner(task, target(task.question)) or target(task.question)
+    big = f"{asked[:1].upper()}{asked[1:]}"
+    small = pick(rng, _SMALL).format(big)
+    if asked != target(task.question):
+        small = f"{sentence(f'{target(task.question)} is {asked}')} {small}" if rng.random() < 0.5 else small
+    question = (f"{question_text(task)}\n{pick(rng, _MORE)}", small, "remark")
+    if source.kind == "video":
+        number = min(len(cue.frames), int(rng.integers(1, 4)))
+        frames = [cue.frames[k] for k in np.linspace(0, len(cue.frames) - 1, number).round().astype(int)]
+        shots = [take(source.canvases[frame], whole(source.canvases[frame]), closeup=True) for frame in frames]
+        evidence = [fact(t, task.question) for shot in shots for t in shot.things]
+        return Lesson((clip_turn(source, question), shown(shots, answered(task, ", ".join(dict.fromkeys(evidence))))))
+    canvas = source.canvases[0]
+    assert cue.box is not None
+    turns = list(about(take(canvas, whole(canvas)), [question]).turns)
+    others = [t for t in things(canvas) if t.name != "title" and not overlap(t.box, cue.box)]
+    while others and rng.random() < 0.3:
+        shot = take(canvas, closeup_region(rng, canvas, pick(rng, others).box), closeup=True)
+        if overlap(shot.picture.region, cue.box):
+            break
+        seen = [f"the {t.name}" for t in shot.things if shot.visible(t)]
+        remark = pick(rng, _SEEN).format(" and ".join(seen[:2]), asked) if seen else pick(rng, _UNSEEN)
+        turns.append(shown([shot], remark.format(asked), "remark"))
+    shot = take(canvas, closeup_region(rng, canvas, cue.box), closeup=True)
+    evidence = [fact(t, task.question) for t in things(canvas) if inside(t.box, cue.box)]
+    turns.append(shown([shot], answered(task, ", ".join(evidence))))
+    return Lesson(tuple(turns))
+
+
+def shown(shots: Sequence[Shot], answer: str, skill: str = "followed answer") -> Turn:
+    """A turn that shows pictures and asks nothing new."""
+    pictures = tuple(shot.picture for shot in shots)
+    return Turn("".join(map(_header, pictures)).rstrip("\n"), pictures, answer, skill)
 
 
 # --- a batch --------------------------------------------------------------------------------------------------------
@@ -420,6 +441,8 @@ def sequences(
         for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
             pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
         pool.append(question_lesson(rng, task))
+        if task.needs_operation and rng.random() < 0.6:
+            pool.append(followed_lesson(rng, task))
     plain = shuffled(rng, [one for one in pool if not one.system])
     offered = [one for one in pool if one.system]
     for one in shuffled(rng, offered)[: (count - number_of_clips) // 3]:

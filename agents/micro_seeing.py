@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from agents.micro import FACTOR
+from agents.reasons import INKS, holds
 from pixel_env.media import Box, view
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
@@ -30,8 +31,6 @@ WORDS = {
 """What an image token can say, attribute by attribute; each is one token of the vocabulary."""
 SLOTS = ("second", "third")
 """Further characters that a token holds, from left to right."""
-INKS = ("black", "white")
-"""Dots are counted in all and by ink."""
 KNOTS = np.arange(-84.0, 113.0, 7.0)
 """Places, in view pixels from the upper left corner of a token, between which the sides of a box are told.
 
@@ -111,15 +110,15 @@ def dense_labels(canvas: Canvas, region: Box, size: tuple[int, int]) -> Labels:
         if mark.kind == "text":
             continue
         covers = (left <= cx) & (cx < right) & (top <= cy) & (cy < bottom)
-        holds = np.maximum(abs((left + right) / 2 - cx), abs((top + bottom) / 2 - cy)) < FACTOR / 2
-        mine = covers | holds
+        centred = np.maximum(abs((left + right) / 2 - cx), abs((top + bottom) / 2 - cy)) < FACTOR / 2
+        mine = covers | centred
         if len(mark.text) == 1 and legible and 0 <= left + right <= 2 * size[0] and 0 <= top + bottom <= 2 * size[1]:
             labels["glyph"][mine] = CHARACTERS.index(mark.text)
         if mark.colour in COLOUR_NAMES or mark.colour == "white":
             labels["colour"][mine] = (*COLOUR_NAMES, "white").index(mark.colour)
         labels["kind"][mine] = KINDS.index(mark.kind)
         if not mark.text and right - left > 30 and (box >= 0).all() and right <= size[0] and bottom <= size[1]:
-            found = [m.colour for m in canvas.marks if _is_dot(m) and inside(m, mark)]
+            found = [m.colour for m in canvas.marks if _is_dot(m) and holds(mark, m)]
             black, white = (found.count(ink) for ink in INKS)
             for name, number in (("dots", black + white), ("black", black), ("white", white)):
                 labels[name][mine] = min(number, 9)
@@ -130,12 +129,6 @@ def dense_labels(canvas: Canvas, region: Box, size: tuple[int, int]) -> Labels:
 
 def _is_dot(mark: Mark) -> bool:
     return mark.kind == "circle" and mark.colour in INKS
-
-
-def inside(inner: Mark, outer: Mark) -> bool:
-    """Whether the middle of a mark lies in another."""
-    (x, y), (x1, y1, x2, y2) = inner.centre, outer.box
-    return x1 < x < x2 and y1 < y < y2
 
 
 def _characters_at(mark: Mark, box: np.ndarray, sx: float, sy: float, cx: float, cy: float) -> list[int]:

@@ -4,13 +4,15 @@ A picture of a natural lesson answers a few questions; a sheet answers a dozen i
 picture, neither the tower nor the language model leaves the plateau at which it guesses (benchmarks/results).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from agents.micro_lessons import Lesson, Shot, about, clip_turn, take, whole
+from agents.micro_lessons import MARGIN, Lesson, Shot, about, clip_turn, take, whole
 from agents.micro_seeing import Picture
+from agents.reasons import direction, listed, object_ends
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
@@ -185,4 +187,31 @@ def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     return about(shot, [("Box.", answer, "bare boxes") if bare else (question, answer, "sheet boxes")])
 
 
-DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill)
+def place_drill(rng: np.random.Generator) -> Lesson:
+    """A few objects: where some lie seen from others, which lie at an end, or how many there are of each colour."""
+    names = few_names(rng, 6)
+    if rng.random() < 0.4:  # several of a colour
+        names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
+    places = sorted(rng.choice(16, len(names), replace=False).tolist())
+    boxes = [jittered(rng, _grid(rng, 4)[place], rng.uniform(18, 30)) for place in places]
+    canvas = _sheet(rng, [Mark(shape, box, colour) for (colour, shape), box in zip(names, boxes, strict=True)])
+    shot = take(canvas, whole(canvas))
+    kind = pick(rng, ("relations", "relations", "ends", "colours"))
+    found = shuffled(rng, shot.things)
+    if kind == "relations":
+        said = [(a, b, where) for a, b in shuffled(rng, list(itertools.permutations(found, 2))) if (where := direction(a, b, MARGIN))][:5]
+        question = f"Where: {', '.join(f'{a.name} from {b.name}' for a, b, _ in said)}."
+        answer = ", ".join(f"the {a.name} is {where} the {b.name}" for a, b, where in said)
+    elif kind == "ends":
+        ends = shuffled(rng, list(object_ends(found, MARGIN).items()))
+        question = f"Which: {', '.join(place for place, _ in ends)}."
+        answer = ", ".join(f"the {place} is the {thing.name}" for place, thing in ends)
+    else:
+        colours = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:4]
+        inorder = sorted(found, key=lambda t: t.box[0] + t.box[2])
+        question = f"Count: {', '.join(colours)}."
+        answer = ", ".join(listed([t.name for t in inorder if t.name.startswith(c)]) for c in colours)
+    return about(shot, [(question, answer or "nothing", "sheet places")])
+
+
+DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill, place_drill)
