@@ -46,6 +46,7 @@ _TEXTUAL = ("Image 1 is enough.", "It is visible in image 1.")
 _TEXTUAL_VIDEO = ("The frames are enough.", "It is visible in the frames.")
 _FINAL = ("{box}", "The answer is {box}")
 
+
 class UnsuitedError(ValueError):
     """The task does not allow a demonstration of the wanted kind."""
 

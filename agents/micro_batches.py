@@ -23,7 +23,16 @@ from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
 SKILL_WEIGHT: dict[str, float] = defaultdict(
     lambda: 1.0,
-    {"guess": 0.3, "call": 0.5, "remark": 0.5, "describe": 0.7, "ground": 0.6, "sheet boxes": 0.6, "frames": 2.0, "mark frames": 2.0},
+    {
+        "guess": 0.3,
+        "call": 0.5,
+        "remark": 0.5,
+        "describe": 0.7,
+        "ground": 0.6,
+        "sheet boxes": 0.6,
+        "frames": 2.0,
+        "mark frames": 2.0,
+    },
 )
 PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""

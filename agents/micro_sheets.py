@@ -199,7 +199,11 @@ def place_drill(rng: np.random.Generator) -> Lesson:
     kind = pick(rng, ("relations", "relations", "ends", "colours"))
     found = shuffled(rng, shot.things)
     if kind == "relations":
-        said = [(a, b, where) for a, b in shuffled(rng, list(itertools.permutations(found, 2))) if (where := direction(a, b, MARGIN))][:5]
+        said = [
+            (a, b, where)
+            for a, b in shuffled(rng, list(itertools.permutations(found, 2)))
+            if (where := direction(a, b, MARGIN))
+        ][:5]
         question = f"Where: {', '.join(f'{a.name} from {b.name}' for a, b, _ in said)}."
         answer = ", ".join(f"the {a.name} is {where} the {b.name}" for a, b, where in said)
     elif kind == "ends":

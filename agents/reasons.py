@@ -17,7 +17,8 @@ from pixel_env.tasks.scenes import RELATIONS, TRAY_SHAPES
 
 INKS = ("black", "white")
 ENDS = {
-    "leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1), "highest": (1, 1), "lowest": (1, -1)
+    "leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1),
+    "highest": (1, 1), "lowest": (1, -1),
 }  # fmt: skip
 """Words of place, each with its axis and the sign of what comes first along it."""
 # What a question asks about, in its own words: letters, digits and spaces only, so it can neither call nor answer.
@@ -238,5 +239,3 @@ def _clip_reason(task: Task, frames: dict[str, list[int]]) -> str:
     asked = [name for name in frames if f"the {name} " in task.question or f"the {name}?" in task.question]
     said = ", ".join(seen_in(name, frames[name]) for name in asked)
     return f"{said}: {len(frames[asked[0]])}" if "how many" in task.question and asked else said
-
-

@@ -34,7 +34,10 @@ def test_the_answer_follows_from_the_reason(suite: str, level: int) -> None:
         elif task.question.startswith("In which frame"):
             assert re.findall(r"\d+", said)[0] == answer
         elif task.question.startswith("Which appears first"):
-            first = {part[4:].partition(" is in")[0]: int(re.findall(r"\d+", part)[0]) for part in re.split(r", (?=the)", said)}
+            first = {
+                part[4:].partition(" is in")[0]: int(re.findall(r"\d+", part)[0])
+                for part in re.split(r", (?=the)", said)
+            }
             assert len(first) == 2 and min(first, key=lambda name: first[name]) == answer
         else:
             assert f" {answer}" in said
