@@ -69,7 +69,7 @@ def orthogonalised(
     return wide if update.shape[0] <= update.shape[1] else wide.T
 
 
-torch.optim._muon._zeropower_via_newtonschulz = orthogonalised  # type: ignore[attr-defined]
+torch.optim._muon._zeropower_via_newtonschulz = orthogonalised  # type: ignore[assignment]
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
