@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from agents.boxes import area, around, inside, on_view, overlap, scale, shape
-from agents.reasons import Thing, fact, owner, reason, sentence, target, things
+from agents.reasons import Thing, facts, named, reason, sentence, things
 from pixel_env import operations
 from pixel_env.actions import Answer, CropImage, SelectFrames, render
 from pixel_env.env import PixelReasonEnv
@@ -64,9 +64,7 @@ class Expert:
         self.source = self.task.media
         self.is_video = self.source.kind == "video"
         self.num_first = len(self.env.shown)
-        named = target(self.task.question)
-        self.target = owner(self.task, named) or named
-        self.alias = f"{sentence(f'{named} is {self.target}')} " if self.target != named else ""
+        self.target, self.naming = named(self.task)
         self.aim = ""  # of the last look
         self.frames: tuple[int, ...] = (0,)
 
@@ -78,7 +76,7 @@ class Expert:
             self.frames = action.frames
             opening = _FIRST_FRAMES if aim == "right" else opening
         self.aim = aim
-        remark = remark or self.alias + self._say(pick(self.rng, opening))
+        remark = remark or f"{self.naming} {self._say(pick(self.rng, opening))}".lstrip()
         return f"{remark} {self._say(pick(self.rng, announcement))} {render(action)}"
 
     def answer(self) -> str:
@@ -93,8 +91,8 @@ class Expert:
     def _remark(self) -> str:
         """Say what the last look showed."""
         if self.aim == "right":
-            facts = self._facts()
-            return self._say(pick(self.rng, _RIGHT if facts else _RIGHT_UNKNOWN), facts=facts)
+            said = self._facts()
+            return self._say(pick(self.rng, _RIGHT if said else _RIGHT_UNKNOWN), facts=said)
         if self.aim == "large":
             return self._say(pick(self.rng, _LARGE))
         if self.is_video:
@@ -110,21 +108,18 @@ class Expert:
 
     # --- what geometry tells ---
 
-    def _things(self, frame: int = 0) -> list[Thing]:
-        """All that is drawn in a frame of the source; nothing is known about a source from a file."""
-        return things(self.source.canvases[frame]) if isinstance(self.source, DrawnSource) else []
+    def _things(self) -> list[Thing]:
+        """All that is drawn in an image; nothing is known about one from a file."""
+        return things(self.source.canvases[0]) if isinstance(self.source, DrawnSource) else []
 
     def _facts(self) -> str:
         """What the evidence says, such as "the red circle says 7"."""
         assert self.task.cue is not None
-        found: list[str] = []
-        shown = self.env.shown[self.num_first :] if self.is_video else self.env.shown[-1:]
-        for view in shown:
-            region = view.region if self.is_video or self.task.cue.box is None else self.task.cue.box
-            found += [
-                fact(thing, self.task.question) for thing in self._things(view.frame) if inside(thing.box, region)
-            ]
-        return ", ".join(dict.fromkeys(found))
+        if not isinstance(self.source, DrawnSource):
+            return ""
+        views = self.env.shown[self.num_first :] if self.is_video else self.env.shown[-1:]
+        box = None if self.is_video else self.task.cue.box
+        return facts([(self.source.canvases[v.frame], box or v.region) for v in views], self.task.question)
 
     # --- boxes ---
 

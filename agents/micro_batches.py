@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from agents import micro_lessons, micro_sheets
+from agents import micro_calls, micro_lessons, micro_sheets
 from agents.conversation import ChatEncoder, Tokens
 from agents.micro import FACTOR
 from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, whole
@@ -187,7 +187,7 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
     while sum(map(len, batch)) < count:
         lessons = drills(rng, int(rng.integers(1, 4)))
         if rng.random() < 0.3:
-            lessons[0] = replace(lessons[0], system=micro_lessons.offer(rng)[0])
+            lessons[0] = replace(lessons[0], system=micro_calls.offer(rng)[0])
         batch.append(lessons)
     return batch
 

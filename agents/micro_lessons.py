@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agents.boxes import inside, overlap
+from agents.boxes import overlap
 from agents.micro import FACTOR
+from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_seeing import Picture
-from agents.reasons import Thing, fact, frames_of, owner, places, reason, sentence, target, things
+from agents.reasons import Thing, fact, facts, frames_of, named, places, reason, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -29,16 +30,6 @@ MARGIN = 8.0
 """View pixels by which what is named by its place leads."""
 LEGIBLE = 6.0
 """Height in view pixels from which a character can be asked for."""
-
-VERBS = ("mark", "blur", "draw", "tag", "hide", "crop", "select", "show", "copy", "move", "list", "sort")
-NOUNS = ("image", "frames", "region", "text", "box", "area", "colour", "page", "row", "point")
-OWN_NAMES = ("crop_image", "select_frames")
-FUNCTION_TEXTS = (
-    "Draw a frame around a part of the picture and save the picture.",
-    "Make a part of the picture unreadable before it is published.",
-    "Write a list of positions to the log file of the project.",
-    "Send the chosen entries to the printer in the next room.",
-)
 
 
 @dataclass(frozen=True)
@@ -148,8 +139,9 @@ def describe(shot: Shot) -> tuple[str, str]:
 
 
 def ends(shot: Shot) -> list[tuple[str, Thing]]:
-    """What can be named by its place: ("leftmost object", the thing)."""
-    return list(places(shot.things, MARGIN).items())
+    """What can be named by its place and has a name of its own: ("leftmost object", the thing)."""
+    known = shot.askable()
+    return [(place, thing) for place, thing in places(shot.things, MARGIN).items() if thing in known]
 
 
 def by_place(rng: np.random.Generator, place: str, thing: Thing) -> tuple[str, str]:
@@ -200,58 +192,6 @@ def question_text(task: Task) -> str:
     return "\n".join([task.question, *options, FINAL])
 
 
-def offer(rng: np.random.Generator) -> tuple[str, dict[str, str]]:
-    """A system text that offers two functions of other names than the environment's, and those names."""
-    names: list[str] = []
-    while len(names) < 2:
-        name = f"{pick(rng, VERBS)}_{pick(rng, NOUNS)}"
-        if name not in (*OWN_NAMES, *names):
-            names.append(name)
-    renamed = {
-        "crop_image": names[0],
-        "select_frames": names[1],
-        "bbox_2d": pick(rng, ("bbox_2d", "box", "region", "rect")),
-        "target_image": pick(rng, ("target_image", "image", "picture", "page")),
-        "target_frames": pick(rng, ("target_frames", "frames", "rows", "points")),
-    }
-    text = prompts.instructions("pixel")
-    for schema, other in zip(_own_texts(), shuffled(rng, FUNCTION_TEXTS)[:2], strict=True):
-        text = text.replace(schema, other)
-    for old, new in renamed.items():
-        text = text.replace(old, new)
-    return text, renamed
-
-
-def _own_texts() -> list[str]:
-    from pixel_env.actions import SCHEMAS
-
-    return [schema["function"]["description"] for schema in SCHEMAS]
-
-
-def call_box(names: dict[str, str], box: Sequence[float]) -> str:
-    """A call of the first of the offered functions, box in view pixels."""
-    arguments = {names["bbox_2d"]: [max(0, round(v)) for v in box], names["target_image"]: 1}
-    return _call(names["crop_image"], arguments)
-
-
-def call_entries(names: dict[str, str], entries: Sequence[int]) -> str:
-    """A call of the second of the offered functions."""
-    return _call(names["select_frames"], {names["target_frames"]: list(entries)})
-
-
-def _call(name: str, arguments: dict[str, object]) -> str:
-    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
-
-
-def some_call(rng: np.random.Generator, names: dict[str, str], size: tuple[int, int]) -> str:
-    """A call of one of the offered functions: some box or some entries, unrelated to the question."""
-    if rng.random() < 0.5:
-        x = np.sort(rng.integers(0, size[0] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
-        y = np.sort(rng.integers(0, size[1] + 1, 2)) if rng.random() < 0.7 else rng.integers(0, 200, 2)
-        return call_box(names, [int(x[0]), int(y[0]), int(x[1]), int(y[1])])
-    return call_entries(names, sorted(int(v) for v in rng.choice(20, int(rng.integers(1, 5)), replace=False)))
-
-
 def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
     """One thing after another that is to be marked by a call of the function on offer; no call is answered."""
     system, names = offer(rng)
@@ -280,9 +220,8 @@ def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Le
     return Lesson((turn,), system)
 
 
-def answered(task: Task, why: str = "") -> str:
-    """The right answer in its box, behind what it follows from: `why`, or what the first view tells."""
-    why = why or reason(task)
+def answered(task: Task, why: str) -> str:
+    """The right answer in its box, behind what it follows from, if that is known."""
     return f"{sentence(why)} " * bool(why) + f"\\boxed{{{task.answers[0]}}}"
 
 
@@ -295,14 +234,8 @@ def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     else:
         shot = take(canvas, whole(canvas))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
-    answer = answered(task)
-    if closer:
-        x1, y1, x2, y2 = task.cue.box  # type: ignore[union-attr, misc]
-        evidence = [
-            t for t, name in zip(shot.things, things(canvas), strict=True) if inside(name.box, (x1, y1, x2, y2))
-        ]
-        answer = answered(task, ", ".join(fact(t, task.question) for t in evidence))
-    turn = (question_text(task), answer, skill)
+    why = facts([(canvas, task.cue.box)], task.question) if closer else reason(task)  # type: ignore[union-attr, list-item]
+    turn = (question_text(task), answered(task, why), skill)
     return asked(rng, about(shot, [turn]), shot.picture.size)
 
 
@@ -342,7 +275,7 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     assert isinstance(source, DrawnSource)
     if task.needs_operation and rng.random() < 0.35:
         return followed_lesson(rng, task)
-    answer = (question_text(task), answered(task), "guess" if task.needs_operation else "answer")
+    answer = (question_text(task), answered(task, reason(task)), "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
         return asked(rng, Lesson((turn,)), turn.images[0].size)
@@ -360,8 +293,8 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
 
 _MORE = ("More pictures follow.", "A larger picture follows.", "Wait for the next picture.")
 _SMALL = ("{} is too small to read.", "{} is too small here.")
-_SEEN = ("This is {}, not {}.", "It shows {}, not {}.")
-_UNSEEN = ("{} is not in it.", "It does not show {}.")
+_SEEN = ("this is {}, not {}", "it shows {}, not {}")
+_UNSEEN = ("{} is not in it", "it does not show {}")
 
 
 def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
@@ -371,18 +304,17 @@ def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """
     source, cue = task.media, task.cue
     assert isinstance(source, DrawnSource) and cue is not None
-    asked = owner(task, target(task.question)) or target(task.question)
-    big = f"{asked[:1].upper()}{asked[1:]}"
-    small = pick(rng, _SMALL).format(big)
-    if asked != target(task.question):
-        small = f"{sentence(f'{target(task.question)} is {asked}')} {small}" if rng.random() < 0.5 else small
+    asked, naming = named(task)
+    small = pick(rng, _SMALL).format(f"{asked[:1].upper()}{asked[1:]}")
+    small = f"{naming} {small}" if naming and rng.random() < 0.5 else small
     question = (f"{question_text(task)}\n{pick(rng, _MORE)}", small, "remark")
     if source.kind == "video":
         number = min(len(cue.frames), int(rng.integers(1, 4)))
         frames = [cue.frames[k] for k in np.linspace(0, len(cue.frames) - 1, number).round().astype(int)]
-        shots = [take(source.canvases[frame], whole(source.canvases[frame]), closeup=True) for frame in frames]
-        evidence = [fact(t, task.question) for shot in shots for t in shot.things]
-        return Lesson((clip_turn(source, question), shown(shots, answered(task, ", ".join(dict.fromkeys(evidence))))))
+        canvases = [source.canvases[frame] for frame in frames]
+        why = facts([(canvas, whole(canvas)) for canvas in canvases], task.question)
+        shots = [take(canvas, whole(canvas), closeup=True) for canvas in canvases]
+        return Lesson((clip_turn(source, question), shown(shots, answered(task, why))))
     canvas = source.canvases[0]
     assert cue.box is not None
     turns = list(about(take(canvas, whole(canvas)), [question]).turns)
@@ -391,12 +323,11 @@ def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
         shot = take(canvas, closeup_region(rng, canvas, pick(rng, others).box), closeup=True)
         if overlap(shot.picture.region, cue.box):
             break
-        seen = [f"the {t.name}" for t in shot.things if shot.visible(t)]
-        remark = pick(rng, _SEEN).format(" and ".join(seen[:2]), asked) if seen else pick(rng, _UNSEEN)
-        turns.append(shown([shot], remark.format(asked), "remark"))
+        seen = " and ".join([f"the {t.name}" for t in shot.things if shot.visible(t)][:2])
+        remark = pick(rng, _SEEN).format(seen, asked) if seen else pick(rng, _UNSEEN).format(asked)
+        turns.append(shown([shot], sentence(remark), "remark"))
     shot = take(canvas, closeup_region(rng, canvas, cue.box), closeup=True)
-    evidence = [fact(t, task.question) for t in things(canvas) if inside(t.box, cue.box)]
-    turns.append(shown([shot], answered(task, ", ".join(evidence))))
+    turns.append(shown([shot], answered(task, facts([(canvas, cue.box)], task.question))))
     return Lesson(tuple(turns))
 
 

@@ -6,17 +6,18 @@ picture, neither the tower nor the language model leaves the plateau at which it
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
 from agents.micro_lessons import MARGIN, Lesson, Shot, about, clip_turn, take, whole
 from agents.micro_seeing import Picture
-from agents.reasons import direction, listed, object_ends
+from agents.reasons import listed, object_ends
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
-from pixel_env.tasks.scenes import TRAY_SHAPES, tray_dots
+from pixel_env.tasks.scenes import TRAY_SHAPES, Unlucky, relation, tray_dots
 from pixel_env.tasks.world import DIGITS, LETTERS, NUM_FRAMES, contrast, glyph_mark, jittered, pick, shuffled
 
 SHEET_SIDE = 224
@@ -172,13 +173,18 @@ def clip_drill(rng: np.random.Generator) -> Lesson:
     return Lesson((clip_turn(DrawnSource(tuple(canvases)), turn),))
 
 
-def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
-    """A few objects and the question for all their boxes, row by row or by name; `bare`: without a question."""
-    names = few_names(rng, 5)
+def _few_objects(rng: np.random.Generator, names: Sequence[tuple[str, str]]) -> Shot:
+    """Objects of these names, in the order of rows."""
     places = sorted(rng.choice(16, len(names), replace=False).tolist())
     boxes = [jittered(rng, _grid(rng, 4)[place], rng.uniform(18, 30)) for place in places]
     canvas = _sheet(rng, [Mark(shape, box, colour) for (colour, shape), box in zip(names, boxes, strict=True)])
-    shot = take(canvas, whole(canvas))
+    return take(canvas, whole(canvas))
+
+
+def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
+    """A few objects and the question for all their boxes, row by row or by name; `bare`: without a question."""
+    names = few_names(rng, 5)
+    shot = _few_objects(rng, names)
     by_rows = not bare and rng.random() < 0.3
     asked = list(shot.things) if by_rows else shuffled(rng, shot.things)
     asked = asked[:3] if bare else asked  # where all are named, leaving out those that were already is a way to guess
@@ -192,18 +198,15 @@ def place_drill(rng: np.random.Generator) -> Lesson:
     names = few_names(rng, 6)
     if rng.random() < 0.4:  # several of a colour
         names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
-    places = sorted(rng.choice(16, len(names), replace=False).tolist())
-    boxes = [jittered(rng, _grid(rng, 4)[place], rng.uniform(18, 30)) for place in places]
-    canvas = _sheet(rng, [Mark(shape, box, colour) for (colour, shape), box in zip(names, boxes, strict=True)])
-    shot = take(canvas, whole(canvas))
+    shot = _few_objects(rng, names)
     kind = pick(rng, ("relations", "relations", "ends", "colours"))
     found = shuffled(rng, shot.things)
     if kind == "relations":
-        said = [
-            (a, b, where)
-            for a, b in shuffled(rng, list(itertools.permutations(found, 2)))
-            if (where := direction(a, b, MARGIN))
-        ][:5]
+        said = []
+        for a, b in shuffled(rng, list(itertools.permutations(found, 2))):
+            with suppress(Unlucky):
+                said.append((a, b, relation(a, b, MARGIN)))
+        said = said[:5]
         question = f"Where: {', '.join(f'{a.name} from {b.name}' for a, b, _ in said)}."
         answer = ", ".join(f"the {a.name} is {where} the {b.name}" for a, b, where in said)
     elif kind == "ends":

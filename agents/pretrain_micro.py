@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from agents import micro, micro_batches, micro_lessons
+from agents import micro, micro_batches, micro_calls, micro_lessons
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import Example, LessonEncoder, collate, joined
 from agents.micro_seeing import WORDS, Labels, TokenReader, TokenWriter, fitted
@@ -56,9 +56,9 @@ class State:
 def orthogonalised(
     update: torch.Tensor, ns_coefficients: tuple[float, float, float], ns_steps: int, eps: float
 ) -> torch.Tensor:
-    """The Newton-Schulz iteration of `torch.optim.Muon`, in the precision of its argument.
+    """The Newton-Schulz iteration of `torch.optim.Muon` (arguments as there), in the precision of its first argument.
 
-    Torch's own runs in bfloat16, which processors without the instructions for it take a hundred times as long for.
+    Torch's own runs in bfloat16, which is very slow on processors without the instructions for it.
     """
     a, b, c = ns_coefficients
     wide = update if update.shape[0] <= update.shape[1] else update.T
@@ -69,6 +69,7 @@ def orthogonalised(
     return wide if update.shape[0] <= update.shape[1] else wide.T
 
 
+# Muon has no option for it; a test says that this name is still the one it calls.
 torch.optim._muon._zeropower_via_newtonschulz = orthogonalised  # type: ignore[assignment]
 
 
@@ -88,7 +89,7 @@ class Pretraining:
         self.args, self.out = args, Path(args.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        phrases = [*micro.fixed_phrases(), *micro_lessons.FUNCTION_TEXTS]
+        phrases = [*micro.fixed_phrases(), *micro_calls.FUNCTION_TEXTS]
         self.processor = micro.build_processor(micro_lessons.corpus(), phrases)
         self.encoder = ChatEncoder(self.processor)
         self.model = micro.build_model(self.processor)
@@ -329,7 +330,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model in stage 3")
     parser.add_argument("--vision-lr", type=float, default=1e-3, help="peak rate of the vision tower in stage 3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    Pretraining(parser.parse_args()).run()
+    args = parser.parse_args()
+    try:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"cannot write to {args.out}: {error.strerror}")
+    Pretraining(args).run()
 
 
 if __name__ == "__main__":

@@ -6,21 +6,19 @@ said of them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agents.boxes import inside
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource, Task
 from pixel_env.tasks.drawing import Canvas, Mark
-from pixel_env.tasks.scenes import RELATIONS, TRAY_SHAPES
+from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES, Unlucky, at_edge
 
 INKS = ("black", "white")
-ENDS = {
-    "leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1),
-    "highest": (1, 1), "lowest": (1, -1),
-}  # fmt: skip
-"""Words of place, each with its axis and the sign of what comes first along it."""
+HEIGHTS = {"highest": 1, "lowest": -1}
+"""Words for the ends of a page, and the sign of an upper border that comes first."""
 # What a question asks about, in its own words: letters, digits and spaces only, so it can neither call nor answer.
 _TARGETS = (
     r"on (the [\w ]+)\?$",
@@ -32,6 +30,7 @@ _TARGETS = (
     r"^Which (digit) appears",
 )
 
+_BESIDE = "text next to the "
 MOST_NAMED = 12
 """Things in one enumeration."""
 
@@ -46,6 +45,11 @@ class Thing:
     text_height: float = 0.0
     dots: tuple[int, int] | None = None  # (black, white)
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x, y of the middle."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
 
 def things(canvas: Canvas) -> list[Thing]:
     """All that a question can name in a canvas, read off its list of marks."""
@@ -59,7 +63,7 @@ def things(canvas: Canvas) -> list[Thing]:
             found.append(Thing("title", mark.box, mark.text, mark.text_height))
         elif mark.kind == "panel" and mark.colour == "white":
             icon = canvas.marks[index + 1]
-            found.append(Thing(f"text next to the {icon.name}", mark.box, mark.text, mark.text_height))
+            found.append(Thing(f"{_BESIDE}{icon.name}", mark.box, mark.text, mark.text_height))
         elif trays and mark.kind in TRAY_SHAPES:
             inks = [d.colour for d in dots if holds(mark, d)]
             found.append(Thing(f"{mark.name} tray", mark.box, dots=(inks.count("black"), inks.count("white"))))
@@ -92,26 +96,15 @@ def fact(thing: Thing, question: str) -> str:
     return f"the {thing.name} has {black + white} dots"
 
 
+def facts(seen: Iterable[tuple[Canvas, Box]], question: str) -> str:
+    """What is said by all that lies wholly in some regions of canvases, each thing once."""
+    found = [fact(t, question) for canvas, region in seen for t in things(canvas) if inside(t.box, region)]
+    return ", ".join(dict.fromkeys(found))
+
+
 def panels(some: Sequence[Thing]) -> list[Thing]:
     """Those of a page's things that are panels."""
-    return [t for t in some if t.name.startswith("text ") or " panel" in t.name]
-
-
-def at_end(some: Sequence[Thing], place: str) -> Thing:
-    """The thing that comes first in the direction of `place`, by its middle; of panels and texts, by its upper border.
-
-    >>> at_end([Thing("red star", (0, 0, 9, 9)), Thing("blue star", (5, 5, 14, 14))], "bottommost").name
-    'blue star'
-    """
-    return min(some, key=lambda thing: _along(thing, place))
-
-
-def _along(thing: Thing, place: str) -> float:
-    """How far a thing is from the end that a word of place means."""
-    axis, sign = ENDS[place]
-    if place in ("highest", "lowest"):
-        return sign * thing.box[axis]
-    return sign * (thing.box[axis] + thing.box[axis + 2]) / 2
+    return [t for t in some if t.name.startswith(_BESIDE) or " panel" in t.name]
 
 
 def places(some: Sequence[Thing], margin: float) -> dict[str, Thing]:
@@ -123,34 +116,25 @@ def places(some: Sequence[Thing], margin: float) -> dict[str, Thing]:
     """
     if all(len(t.text) == 1 for t in some):
         return object_ends(some, margin)
-    return _ends(panels(some), ("highest", "lowest"), "panel", margin)
+    return _panel_ends(panels(some), margin)
 
 
 def object_ends(some: Sequence[Thing], margin: float) -> dict[str, Thing]:
     """`places` of objects."""
-    return _ends(some, ("leftmost", "rightmost", "topmost", "bottommost"), "object", margin)
-
-
-def _ends(some: Sequence[Thing], words: Sequence[str], noun: str, margin: float) -> dict[str, Thing]:
-    found: dict[str, Thing] = {}
-    for word in words if len(some) > 1 else ():
-        first, second = sorted(some, key=lambda t: _along(t, word))[:2]
-        if _along(second, word) - _along(first, word) >= margin:
-            found[f"{word} {noun}"] = first
+    found = {}
+    for side in SIDES if len(some) > 1 else ():
+        with suppress(Unlucky):
+            found[f"{side} object"] = at_edge(some, side, margin)
     return found
 
 
-def direction(a: Thing, b: Thing, margin: float) -> str:
-    """Where `a` lies seen from `b`, a word of `RELATIONS`; empty unless one direction leads by a margin.
-
-    >>> direction(Thing("star", (0, 0, 9, 9)), Thing("moon", (30, 5, 39, 14)), 8)
-    'left of'
-    """
-    dx, dy = ((a.box[k] + a.box[k + 2] - b.box[k] - b.box[k + 2]) / 2 for k in (0, 1))
-    if abs(abs(dx) - abs(dy)) < margin:
-        return ""
-    first = RELATIONS[:2] if abs(dx) > abs(dy) else RELATIONS[2:]
-    return first[0] if (dx if abs(dx) > abs(dy) else dy) < 0 else first[1]
+def _panel_ends(some: Sequence[Thing], margin: float) -> dict[str, Thing]:
+    found = {}
+    for word, sign in HEIGHTS.items() if len(some) > 1 else ():
+        first, second = sorted(some, key=lambda t: sign * t.box[1])[:2]
+        if abs(second.box[1] - first.box[1]) >= margin:
+            found[f"{word} panel"] = first
+    return found
 
 
 def target(question: str) -> str:
@@ -165,18 +149,18 @@ def target(question: str) -> str:
     return "what is asked"
 
 
-def owner(task: Task, target: str) -> str:
-    """Name what a task calls by its place: "the leftmost object" is "the red circle". Empty for all else.
+def named(task: Task) -> tuple[str, str]:
+    """What a task asks about, and the sentence that gives it this name where the question names its place instead.
 
-    Args:
-        task: The task, of which the list of what is drawn is used, if there is one.
-        target: What it asks about, as `target` finds it.
+    ("the red circle", "The leftmost object is the red circle."), or the words of the question and no sentence.
     """
-    if not isinstance(task.media, DrawnSource) or target.removeprefix("the ").partition(" ")[0] not in ENDS:
-        return ""
-    cue = task.cue.box if task.cue is not None else None
-    found = [t.name for t in things(task.media.canvases[0]) if cue is not None and inside(t.box, cue)]
-    return f"the {found[0]}" if len(found) == 1 else ""
+    asked = target(task.question)
+    at_a_place = asked.removeprefix("the ").partition(" ")[0] in (*SIDES, *HEIGHTS)
+    if at_a_place and isinstance(task.media, DrawnSource) and task.cue is not None and task.cue.box is not None:
+        found = [t.name for t in things(task.media.canvases[0]) if inside(t.box, task.cue.box)]
+        if len(found) == 1:
+            return f"the {found[0]}", sentence(f"{asked} is the {found[0]}")
+    return asked, ""
 
 
 def listed(names: Sequence[str]) -> str:
@@ -217,21 +201,24 @@ def reason(task: Task) -> str:
         return ""
     if task.media.kind == "video":
         return _clip_reason(task, frames_of(task.media))
-    named = sorted(things(task.media.canvases[0]), key=lambda t: t.box[0] + t.box[2])
+    seen = sorted(things(task.media.canvases[0]), key=lambda t: t.box[0] + t.box[2])
     question = task.question
     if found := re.fullmatch(r"Where is (the .+), seen from (the .+)\?", question):
         return f"{found[1]} is {task.answers[0]} {found[2]}" if task.answers[0] in RELATIONS else ""
     if found := re.fullmatch(r"How many (\w+ tray|\w+ object|panel)s are .+\?", question):
         asked, _, noun = found[1].rpartition(" ")
         if noun == "panel":
-            some = [t.name.removeprefix("text next to the ") for t in panels(named)]
+            some = [t.name.removeprefix(_BESIDE) for t in panels(seen)]
         else:
-            some = [t.name for t in named if asked in t.name.split() and (noun == "object" or t.name.endswith(" tray"))]
+            some = [t.name for t in seen if asked in t.name.split() and (noun == "object" or t.name.endswith(" tray"))]
         return listed(some) if len(some) <= MOST_NAMED else ""
     if found := re.fullmatch(r"Which colour is the (\w+) (object|panel|icon)\?", question):
-        pool = [t for t in named if t.name != "title"]
-        thing = at_end(pool, found[1]).name.removeprefix("text next to the ")
-        return f"the {found[1]} {found[2]} is the {thing}"
+        word, noun = found.groups()
+        if noun == "object":
+            first = at_edge(seen, word, 0)
+        else:
+            first = min(panels(seen), key=lambda t: HEIGHTS[word] * t.box[1])
+        return f"the {word} {noun} is the {first.name.removeprefix(_BESIDE)}"
     return f"the title says {task.answers[0]}" if "title" in question else ""
 
 

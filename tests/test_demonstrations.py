@@ -11,7 +11,8 @@ import pytest
 from fakes import image_task, tasks, video_task
 
 from agents.demonstrations import IMAGE_MIX, LOOKS, VIDEO_MIX, demonstrate, demonstrations
-from agents.expert import UnsuitedError, boxed, target
+from agents.expert import UnsuitedError, boxed
+from agents.reasons import target
 from pixel_env.actions import CropImage, SelectFrames, parse
 from pixel_env.grading import grade
 from pixel_env.media import Box

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from agents import micro, micro_lessons, micro_sheets, pretrain_micro
+from agents import micro, micro_calls, micro_lessons, micro_sheets, pretrain_micro
+from agents.boxes import inside, overlap
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
-from agents.pretrain_micro import Pretraining, learning_rate
+from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, Canvas, Mark
+from pixel_env.tasks.scenes import TRAY_SHAPES
 
 
 def test_dense_labels_by_hand() -> None:
@@ -196,9 +198,82 @@ def test_drills_on_clips_name_what_each_frame_shows() -> None:
 def test_offered_functions_have_other_names() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
-        system, names = micro_lessons.offer(rng)
-        call = json.loads(re.sub(r"</?tool_call>", "", micro_lessons.some_call(rng, names, (112, 112))))
+        system, names = micro_calls.offer(rng)
+        call = json.loads(re.sub(r"</?tool_call>", "", micro_calls.some_call(rng, names, (112, 112))))
         assert call["name"] in system and set(call["arguments"]) <= set(names.values())
+
+
+def test_pictures_that_follow_a_question_answer_it_at_last() -> None:
+    """The evidence is in the last picture and in none between it and the first view; a remark names what is shown."""
+    rng = np.random.default_rng(0)
+    between = 0
+    for index in range(240):
+        task = micro_lessons.IMAGE_TASKS[index]
+        if not task.needs_operation:
+            continue
+        cue = task.cue.box  # type: ignore[union-attr]
+        first, *others, last = micro_lessons.followed_lesson(rng, task).turns
+        assert task.question in first.text and "boxed{" not in first.answer
+        assert inside(cue, last.images[0].region) and last.answer.endswith(f"\\boxed{{{task.answers[0]}}}")
+        for turn in others:
+            assert not overlap(turn.images[0].region, cue) and turn.answer[0].isupper()
+            between += 1
+        for fact in re.findall(r"says (\w+)", last.answer):
+            assert fact in {mark.text for mark in last.images[0].canvas.marks if inside(mark.box, cue)}
+    assert between > 20
+
+
+def test_frames_that_follow_a_question_are_those_of_its_cue() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [t for t in (micro_lessons.CLIP_TASKS[i] for i in range(60)) if t.needs_operation]
+    for task in tasks:
+        first, last = micro_lessons.followed_lesson(rng, task).turns
+        wanted = [task.media.canvases[frame] for frame in task.cue.frames]  # type: ignore[attr-defined, union-attr]
+        assert len(first.images) == 16 and 1 <= len(last.images) <= 3
+        assert all(picture.canvas in wanted for picture in last.images)
+
+
+def test_place_drills_tell_places_as_they_are() -> None:
+    """Each statement is checked against the middles of the marks, worked out another way than the drill does."""
+    rng = np.random.default_rng(0)
+    statements = 0
+    for _ in range(150):
+        lesson = micro_sheets.place_drill(rng)
+        marks = lesson.turns[0].images[0].canvas.marks
+        middle = {m.name + " tray" * (m.kind in TRAY_SHAPES): m.centre for m in marks}
+        answer = lesson.turns[0].answer
+        for a, where, b in re.findall(r"the ([\w ]+?) is (left of|right of|above|below) the ([\w ]+)", answer):
+            dx, dy = middle[b][0] - middle[a][0], middle[b][1] - middle[a][1]
+            ahead = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}
+            assert max(ahead, key=lambda way: ahead[way]) == where
+            statements += 1
+        for side, name in re.findall(r"the (\w+)most object is the ([\w ]+)", answer):
+            axis, best = {"left": (0, min), "right": (0, max), "top": (1, min), "bottom": (1, max)}[side]
+            assert middle[name][axis] == best(xy[axis] for xy in middle.values())
+            statements += 1
+        if lesson.turns[0].text.partition("Count: ")[1]:
+            colours = lesson.turns[0].text.partition("Count: ")[2].rstrip(".").split(", ")
+            counts = [int(n) for n in re.findall(r": (\d+)", answer)]
+            assert counts == [sum(m.colour == colour for m in marks) for colour in colours]
+            statements += len(counts)
+    assert statements > 300
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muon_orthogonalises_in_the_precision_of_the_weights(shape: tuple[int, int]) -> None:
+    """By a singular value decomposition: the same vectors, all values near 1; and torch's optimizer uses it."""
+    update = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalised(update, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    u, _, v = torch.linalg.svd(update, full_matrices=False)
+    values = torch.diag(u.T @ found @ v.T)
+    assert values.min() > 0.6 and values.max() < 1.3
+    torch.testing.assert_close(found, u @ torch.diag(values) @ v, atol=1e-4, rtol=0)
+
+    weight = torch.nn.Parameter(torch.zeros(*shape))
+    weight.grad = update.clone()
+    torch.optim.Muon([weight], lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0, adjust_lr_fn="original").step()
+    scale = max(1.0, shape[0] / shape[1]) ** 0.5
+    torch.testing.assert_close(weight.detach(), -scale * found, atol=1e-5, rtol=1e-5)
 
 
 def test_learning_rate_by_hand() -> None:

@@ -1,6 +1,7 @@
 """Suites ``search`` (attributes and relations of tiny objects, after V*) and ``count`` (after TallyQA-complex)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,17 @@ RELATIONS = ("left of", "right of", "above", "below")
 TRAY_SHAPES = ("square", "circle", "hexagon")
 TRAYS = {1: (2, 3), 2: (3, 4), 3: (4, 5)}
 MOST_DOTS = {1: 4, 2: 7, 3: 10}
+
+
+class Placed(Protocol):
+    """What has a place in a picture."""
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x, y."""
+
+
+PlacedT = TypeVar("PlacedT", bound=Placed)
 
 
 class Unlucky(Exception):
@@ -119,8 +131,8 @@ def find(marks: list[Mark], name: str) -> Mark:
     return found[0]
 
 
-def at_edge(marks: list[Mark], side: str, margin: float) -> Mark:
-    """The mark furthest towards `side`, by its centre; raises Unlucky unless it leads by `margin` source pixels."""
+def at_edge(marks: Sequence[PlacedT], side: str, margin: float) -> PlacedT:
+    """The mark furthest towards `side`, by its centre; raises Unlucky unless it leads by `margin` pixels."""
     axis, sign = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}[side]
     order = sorted(marks, key=lambda mark: sign * mark.centre[axis])
     if abs(order[1].centre[axis] - order[0].centre[axis]) < margin:
@@ -128,8 +140,8 @@ def at_edge(marks: list[Mark], side: str, margin: float) -> Mark:
     return order[0]
 
 
-def relation(a: Mark, b: Mark, margin: float) -> str:
-    """Where `a` lies seen from `b`; raises Unlucky unless one direction clearly dominates (`margin` source pixels)."""
+def relation(a: Placed, b: Placed, margin: float) -> str:
+    """Where `a` lies seen from `b`; raises Unlucky unless one direction clearly dominates (`margin` pixels)."""
     dx, dy = a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]
     if abs(abs(dx) - abs(dy)) < margin:
         raise Unlucky
