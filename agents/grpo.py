@@ -2,9 +2,10 @@
 
 TRL makes advantages, loss, schedule and checkpoints. Replaced are the rollouts (`agents.engine` plays the environment)
 and the rewards (exact over each group, also across processes). Both are private methods of TRL, hence its pinned
-version. There is no KL term and no reference model, as in the paper.
+version. By default there is no KL term and no reference model, as in the paper.
 """
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -85,6 +86,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         self._loss_is_finite = True
         functions = [correctness, curiosity, operation_penalty]
         super().__init__(model, functions, processing_class=encoder.processor, **kwargs)
+        if config.kl:
+            self.beta = config.kl
+            reference = copy.deepcopy(model).requires_grad_(False)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._engine = Engine(
             self.model,
             encoder,
@@ -146,16 +151,32 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         steps = self.args.steps_per_generation
         if self._step % steps == 0 or self._buffered_inputs is None:
             rollouts = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            order = in_order_of_length(rollouts, self._config.updates)
-            rollouts = {name: value if value is None else _taken(value, order) for name, value in rollouts.items()}
+            rollouts = self._without_uniform_groups(rollouts)
+            rollouts = _taken(rollouts, in_order_of_length(rollouts, self._config.updates))
             parts = split_tensor_dict(rollouts, steps)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % steps]
 
+    def _without_uniform_groups(self, rollouts: dict[str, Any]) -> dict[str, Any]:
+        """Do with the rollouts that have no advantage as `RLConfig.uniform_groups` says."""
+        how = self._config.uniform_groups
+        if how == "keep":
+            return rollouts
+        if how == "replay":
+            rollouts = _taken(rollouts, replayed(rollouts["advantages"]))
+        counts = rollouts["advantages"] != 0
+        tokens = (rollouts["completion_mask"] * rollouts["tool_mask"]).sum(1)[counts].sum()
+        return rollouts | {
+            "num_items_in_batch": self.accelerator.reduce(tokens, reduction="sum"),
+            "counted_share": self.accelerator.reduce(counts.float().mean(), reduction="mean"),
+        }
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """TRL's loss of the rollouts that have an advantage: the others have no gradient, only a price."""
+        """TRL's loss of the rollouts that have an advantage: without a KL term the others have no gradient."""
         rows = inputs["advantages"].nonzero()[:, 0]
-        if not len(rows):
+        if self.beta and self._config.uniform_groups == "keep":
+            rows = torch.arange(len(inputs["advantages"]), device=rows.device)
+        elif not len(rows):
             rows = rows.new_zeros(1)
         loss = super()._compute_loss(model, chosen_rows(inputs, rows))
         entropies = self._metrics["train"]["entropy"]
@@ -164,7 +185,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             del self._metrics["train"]["entropy"]
         if self.loss_type == "dapo":  # divides by the tokens of all rollouts, the others by the rows they get
             return loss
-        return loss * (len(rows) / len(inputs["advantages"]))
+        total = len(inputs["advantages"])
+        return loss * (len(rows) / total) / max(float(inputs.get("counted_share", 1.0)), 1 / total)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One forward and backward pass; a step with a loss or gradient that is not finite is left out."""
@@ -199,7 +221,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
 
 PER_ROW = (
     "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps",
-    "mm_token_type_ids",
+    "ref_per_token_logps", "mm_token_type_ids",
 )  # fmt: skip
 """Inputs of TRL's loss with one row a rollout."""
 
@@ -218,7 +240,7 @@ def chosen_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]
     last = int(chosen["completion_mask"].sum(1).max())
     for name in ("prompt_ids", "prompt_mask"):
         chosen[name] = chosen[name][:, first:]
-    for name in ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps"):
+    for name in ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "ref_per_token_logps"):
         if chosen.get(name) is not None:
             chosen[name] = chosen[name][:, :last]
     if inputs.get("image_grid_thw") is not None:
@@ -247,10 +269,32 @@ def in_order_of_length(rollouts: Mapping[str, Any], updates: int) -> torch.Tenso
     return torch.cat([part[key[part].argsort(descending=True)] for part in torch.randperm(len(key)).chunk(updates)])
 
 
-def _taken(values: Any, order: torch.Tensor) -> Any:
-    if isinstance(values, torch.Tensor):
-        return values[order] if values.ndim else values
-    return [values[k] for k in order.tolist()]
+def replayed(advantages: torch.Tensor) -> torch.Tensor:
+    """Indices (B,) of rollouts in which those without an advantage are replaced by others, drawn by |advantage|.
+
+    Selective sample replay (arXiv 2504.08837) as Pixel Reasoner has it, from a buffer that is emptied each round: what
+    is replayed was sampled by the policy that is trained.
+
+    Args:
+        advantages: (B,); if all are 0, there is nothing to replay and nothing is replaced.
+    """
+    rows = torch.arange(len(advantages), device=advantages.device)
+    without = (advantages == 0).nonzero()[:, 0]
+    if 0 < len(without) < len(rows):
+        rows[without] = torch.multinomial(advantages.abs(), len(without), replacement=True)
+    return rows
+
+
+def _taken(rollouts: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """The rollouts of these rows, in this order; what is not of a rollout stays."""
+    return {
+        name: [value[k] for k in rows.tolist()]
+        if isinstance(value, list)
+        else value[rows]
+        if isinstance(value, torch.Tensor) and value.ndim
+        else value
+        for name, value in rollouts.items()
+    }
 
 
 def _runs(prompts: Sequence[str]) -> Iterator[list[int]]:

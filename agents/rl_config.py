@@ -26,6 +26,11 @@ class RLConfig:
         scale_rewards: Advantages are divided by the standard deviation of their group, of the batch, or by nothing.
         loss_type: How tokens are weighted: "dapo" all alike, "grpo" by 1 / length of their rollout, "dr_grpo" alike
             with a constant norm.
+        kl: Weight of a penalty on the divergence from the policy that RL began with; the paper has none.
+        uniform_groups: What becomes of rollouts without an advantage, those of groups with equal rewards. "keep": they
+            count among the tokens that the loss is divided by. "drop": they do not. "replay": their places are taken by
+            rollouts of the same round, drawn by |advantage| (the selective sample replay of the paper, whose buffer
+            lives for one round; arXiv 2504.08837).
         train_on_cut: Whether a rollout that its token budget ended carries loss. It counts as a failure either way.
         max_new_tokens: Most tokens of a turn.
         max_completion_tokens: Most tokens of a rollout behind the prompt.
@@ -47,6 +52,8 @@ class RLConfig:
     epsilon_high: float = 0.35
     scale_rewards: Literal["group", "batch", "none"] = "group"
     loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    kl: float = 0.0
+    uniform_groups: Literal["keep", "drop", "replay"] = "keep"
     train_on_cut: bool = False
     max_new_tokens: int = 160
     max_completion_tokens: int = 1024
@@ -61,6 +68,8 @@ class RLConfig:
             raise ValueError(f"expected group_size of at least 2, rollouts that can be compared, got {self.group_size}")
         if self.temperature <= 0:
             raise ValueError(f"expected temperature above 0, the policy is sampled, got {self.temperature}")
+        if self.kl < 0:
+            raise ValueError(f"expected kl of at least 0, got {self.kl}")
         if self.prompts * self.group_size % self.updates or self.save_steps % self.updates:
             raise ValueError(
                 f"expected updates to divide prompts * group_size = {self.prompts * self.group_size} "
@@ -83,7 +92,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         shuffle_dataset=False,  # the tasks come in the order of a run
         max_completion_length=config.max_completion_tokens,
         temperature=config.temperature,
-        beta=0.0,
+        beta=0.0,  # `CuriosityGRPOTrainer` makes the reference: TRL would load it from disk, its vocabulary whole
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         scale_rewards=config.scale_rewards,

@@ -38,7 +38,10 @@ class Settings:
     rl_learning_rate: float
     rl_batch_size: int
     temperature: float
+    schedule: Literal["constant", "linear", "cosine"]
     scale_rewards: Literal["group", "batch", "none"]
+    uniform_groups: Literal["keep", "drop", "replay"]
+    kl: float
     alpha: float
     beta: float
     threshold: float
@@ -192,6 +195,7 @@ def _add_training(warm: Group, rl: Group) -> None:
     add("--prompts", type=int, help=f"tasks a round ({_derived('prompts')})")
     add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
     add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
+    add("--schedule", choices=("constant", "linear", "cosine"), default="constant", help="of the rate (%(default)s)")
     add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
     add("--temperature", type=float, help=f"of the rollouts ({_derived('temperature')})")
     add(
@@ -201,6 +205,14 @@ def _add_training(warm: Group, rl: Group) -> None:
         "or by nothing; by that of a group, where nothing is answered right the penalty weighs as much as answers "
         f"elsewhere ({_derived('scale_rewards')})",
     )
+    add(
+        "--uniform-groups",
+        choices=("keep", "drop", "replay"),
+        default="keep",
+        help="rollouts of groups whose rewards are all equal teach nothing: keep them in the mean, drop them from it, "
+        "or put others of the round in their place, drawn by |advantage|: selective sample replay (%(default)s)",
+    )
+    add("--kl", type=float, default=0.0, help="weight of the divergence from the policy at the start (%(default)s)")
 
 
 def _add_reward(group: Group) -> None:
@@ -288,7 +300,7 @@ def _check(settings: Settings) -> None:
         if value < 1 if whole else not value > 0:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"expected {option} {'of at least 1' if whole else 'above 0'}, got {value}")
-    for name in ("alpha", "beta", "threshold", "limit", "seed"):
+    for name in ("alpha", "beta", "threshold", "limit", "seed", "kl"):
         if not getattr(settings, name) >= 0:
             raise UsageError(f"expected --{name} of at least 0, got {getattr(settings, name)}")
     if settings.group_size < 2 and "rl" in settings.stages:

@@ -9,14 +9,8 @@ calls. The first call of each kind (caches, lazy imports) is left out.
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 import pixel_env  # noqa: F401  (registers the ids)
+from benchmarks.provenance import RESULTS, provenance
 from pixel_env.registration import ENVIRONMENTS
 from pixel_env.settings import PRESETS
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("pixel-env", "gymnasium", "numpy", "pillow")
 
 
@@ -63,27 +57,6 @@ def summary(spent: list[float]) -> dict[str, float]:
     return {"per_second": round(median, 1), "quartiles": [round(slow, 1), round(fast, 1)], "calls": len(spent)}  # type: ignore[dict-item]
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores and load of this machine, and versions of what matters here."""
-    model = platform.processor() or "unknown"
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = lines[0] if lines else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def commit() -> str:
-    """Commit of the checkout, with a plus when files differ from it."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown table of calls a second."""
     kinds = ("reset", "crop", "select", "answer")
@@ -102,12 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.episodes < 1:
         parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
-    about = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-    }
+    about = provenance(PACKAGES)
     results = []
     for env_id, preset in tqdm([(env_id, preset) for preset in PRESETS for env_id in ENVIRONMENTS], unit="environment"):
         spent = measure(env_id, preset, arguments.episodes)

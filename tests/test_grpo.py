@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 
 from agents import grpo
 from agents.group_rewards import COLUMNS, TERMS, group_rewards, step_metrics
-from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce
+from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce, replayed
 from agents.rl_config import RLConfig, trl_config
 from pixel_env.settings import RewardSettings
 
@@ -240,6 +240,79 @@ def test_leaving_out_rollouts_without_advantage_changes_nothing(loss_type: Any, 
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
     assert gradients[0].abs().max() > 1e-3
+
+
+UNIFORM = torch.tensor([0.0, 1.5, 0.0, -0.5, 0.0, -1.0, 0.0, 0.0])
+
+
+def gradient(trainer: CuriosityGRPOTrainer, loss: torch.Tensor) -> torch.Tensor:
+    trainer.model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_dropped_groups_are_not_in_the_mean(loss_type: Any, tmp_path: Path) -> None:
+    trainer, inputs = scripted_inputs(
+        tmp_path, dataclasses.replace(SMALL, loss_type=loss_type, uniform_groups="drop", batch_size=8)
+    )
+    inputs["advantages"] = UNIFORM
+    dropped = trainer._without_uniform_groups(dict(inputs))
+    ours = gradient(trainer, trainer._compute_loss(trainer.model, dropped))
+    written = (inputs["tool_mask"] * inputs["completion_mask"]).sum(1)
+    if loss_type == "dapo":
+        assert int(dropped["num_items_in_batch"]) == int(written[UNIFORM != 0].sum()) < int(written.sum())
+    alone = chosen_rows(inputs, torch.tensor([1, 3, 5])) | {"num_items_in_batch": written[UNIFORM != 0].sum()}
+    torch.testing.assert_close(
+        ours, gradient(trainer, GRPOTrainer._compute_loss(trainer, trainer.model, alone)), atol=1e-6, rtol=1e-4
+    )
+
+
+def test_replay_draws_by_advantage_and_replaces_nothing_else() -> None:
+    torch.manual_seed(0)
+    counts = torch.zeros(8)
+    for _ in range(800):
+        rows = replayed(UNIFORM)
+        assert rows[UNIFORM != 0].tolist() == [1, 3, 5]
+        counts += torch.bincount(rows[UNIFORM == 0], minlength=8)
+    assert counts[[0, 2, 4, 6, 7]].sum() == 0
+    np.testing.assert_allclose(counts[[1, 3, 5]] / counts.sum(), [1.5 / 3, 0.5 / 3, 1.0 / 3], atol=0.03)
+    for nothing in (torch.zeros(4), torch.tensor([1.0, -1.0])):
+        assert replayed(nothing).tolist() == list(range(len(nothing)))
+
+
+def test_replayed_rollouts_bring_all_that_is_theirs(tmp_path: Path) -> None:
+    trainer, inputs = scripted_inputs(tmp_path, dataclasses.replace(SMALL, uniform_groups="replay", batch_size=8))
+    inputs["advantages"] = UNIFORM
+    torch.manual_seed(1)
+    rows = replayed(UNIFORM)
+    torch.manual_seed(1)
+    split = grpo.split_pixel_values_by_grid(dict(inputs))
+    replay = grpo.unsplit_pixel_values_by_grid(trainer._without_uniform_groups(split))
+    assert torch.equal(replay["advantages"], UNIFORM[rows]) and bool((replay["advantages"] != 0).all())
+    logps, before = trainer_logps(trainer, replay), trainer_logps(trainer, inputs)
+    for new, old in enumerate(rows.tolist()):
+        written = inputs["tool_mask"][old].bool()
+        torch.testing.assert_close(logps[new][written], before[old][written], atol=1e-4, rtol=0)
+
+
+def test_divergence_is_that_from_the_policy_at_the_start(tmp_path: Path) -> None:
+    trainer, inputs = scripted_inputs(tmp_path, dataclasses.replace(SMALL, kl=0.5))
+    inputs["advantages"] = torch.zeros(8)
+    assert gradient(trainer, trainer._compute_loss(trainer.model, dict(inputs))).abs().max() < 1e-5
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 1e-3 * torch.randn_like(parameter)
+    moved = trainer_logps(trainer, inputs)
+    loss = trainer._compute_loss(trainer.model, dict(inputs))
+    written = (inputs["tool_mask"] * inputs["completion_mask"]).bool()
+    log_ratio = (inputs["ref_per_token_logps"] - moved)[written]
+    expected = 0.5 * (log_ratio.exp() - log_ratio - 1).mean()  # Schulman's k3
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-3, atol=1e-8)
+    assert expected > 1e-6
+    with pytest.raises(ValueError, match="expected kl of at least 0"):
+        RLConfig(kl=-1.0)
 
 
 def test_rollouts_of_a_step_are_put_in_order_of_length() -> None:
