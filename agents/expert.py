@@ -38,14 +38,14 @@ MOST_FRAMES = 3
 _FIRST = ("{Target} is too small to read.", "{Target} is small in image 1.", "Image 1 is too small for {target}.")
 _FIRST_VIDEO = ("{Target} is too small to read.", "The frames are too small for {target}.")
 _FIRST_FRAMES = ("{Target} is too small in frame {frame}.", "{Target} appears in frame {frame}.")
-_ANNOUNCE = ("Locate {target}.", "Look closer at {target}.", "Zoom in on {target}.")
-_ANNOUNCE_VIDEO = ("Look closer at the frames.", "Select the frames.", "Show the frames larger.")
+_ANNOUNCE = ("Locate {target}.", "I will look closer at {target}.", "I will zoom in on {target}.")
+_ANNOUNCE_VIDEO = ("I will look closer at the frames.", "I will look closer at frame {frame}.")
 # After a look: first what is seen, then whether that is it. A micro model that has to judge first has not seen yet.
 _SEEN = ("Image {image} shows {seen}", "This is {seen}")
 _RIGHT = ". {Facts}."
 _RIGHT_UNKNOWN = "."
 _WRONG = ", not {target}."
-_LARGE = ", but too small."
+_LARGE = ", too small to read."
 _NOTHING = ("Image {image} does not show {target}.", "{Target} is not in image {image}.")
 _RIGHT_VIDEO = ("{Facts}.", "The frames show it: {facts}.")
 _RIGHT_VIDEO_UNKNOWN = ("The frames show {target}.",)

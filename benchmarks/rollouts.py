@@ -3,8 +3,8 @@
     python benchmarks/rollouts.py                         # three mixes of lengths, some minutes on two cores
 
 What is written is that of the expert: whole demonstrations, ragged as they are. Both sides play them in the same
-environments; that their ids and masks are equal is checked before anything is reported. Both get a first run that is not
-counted; then they take turns. The mixes:
+environments; that their ids and masks are equal is checked before anything is reported. Both get a first run that is
+not counted; then they take turns. The mixes:
 
 * direct: every answer at once.
 * paper: the kinds of the paper's demonstrations, images and videos.
@@ -15,10 +15,12 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -143,15 +145,21 @@ class Force(LogitsProcessor):
         return forced  # type: ignore[return-value]
 
 
+def with_tools(template: str) -> str:
+    """Our chat template, so that both sides read the same ids, with the calls and results that TRL wants in it."""
+    speaker, end = "message.role +", "{{- '<|im_end|>"
+    calls = "{%- for call in message.tool_calls or [] %}{{- '<tool_call>' + call.function | tojson }}{%- endfor %}"
+    assert template.count(speaker) == template.count(end) == 1
+    return template.replace(speaker, "('user' if message.role == 'tool' else message.role) +").replace(end, calls + end)
+
+
 class ToolLoop:
     """TRL's trainer, of which only `_generate` is called: prompts tokenised, turns generated, tools called."""
 
     def __init__(self, model: Any, processor: Any, written: dict[int, list[Script]], group_size: int) -> None:
         self.rows = [script for group in written.values() for script in group]
         self.tasks = [task for task, group in written.items() for _ in group]
-        # Our template, so that both sides read the same ids; an environment speaks as the user there.
-        template = processor.chat_template.replace("message.role +", "('user' if message.role == 'tool' else message.role) +")
-        processor.chat_template = processor.tokenizer.chat_template = template
+        processor.chat_template = processor.tokenizer.chat_template = with_tools(processor.chat_template)
         processor.tokenizer.response_template = qwen3_template
         self.model, self.generate, self.pad = model, model.generate, processor.tokenizer.pad_token_id
         model.generate = self.forced
@@ -160,7 +168,7 @@ class ToolLoop:
             lambda completions, **_: [0.0] * len(completions),
             processing_class=processor,
             args=GRPOConfig(
-                output_dir=os.devnull, per_device_train_batch_size=len(self.rows), num_generations=group_size,
+                output_dir=tempfile.mkdtemp(), per_device_train_batch_size=len(self.rows), num_generations=group_size,
                 max_completion_length=1024, use_cpu=True, bf16=False, report_to=[], max_steps=1,
             ),
             train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": "-"}]] * len(self.tasks)}),
@@ -186,9 +194,7 @@ class ToolLoop:
             environment.reset(task)
             first = environment._episode.conversation
             content = blocks(first.observations[0]["text"], first.observations[0]["images"])
-            prompts.append(
-                [{"role": "system", "content": first.instructions}, {"role": "user", "content": content}]
-            )
+            prompts.append([{"role": "system", "content": first.instructions}, {"role": "user", "content": content}])
         trainer._sync_tool_dicts = [
             {name: getattr(environment, name) for name in ("crop_image", "select_frames")} for environment in pool
         ]
@@ -246,7 +252,7 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
     room = engine.max_completion_tokens
     ForcedRun.completions = torch.tensor([row + [0] * (room - len(row)) for row in completions])
     episodes = [Episode(gym.make(ENV_ID, **ENV)) for _ in loop.tasks]
-    with forced_runs():
+    with patch("agents.engine._Run", ForcedRun):
         samples = ours(engine, loop.tasks, group_size, episodes)
         for sample, prompt, completion, mask in zip(samples, ids, completions, masks, strict=True):
             same = sample.prompt_ids == prompt and sample.completion_ids == completion and sample.policy_mask == mask
@@ -260,7 +266,7 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
                 seconds[name].append(time.perf_counter() - begun)
     lengths = [sum(sample.policy_mask) for sample in samples]
     rates = {name: [len(samples) / one for one in spent] for name, spent in seconds.items()}
-    ratios = [t / e for t, e in zip(seconds["trl"], seconds["engine"], strict=True)]
+    ratios = sorted(round(t / e, 2) for t, e in zip(seconds["trl"], seconds["engine"], strict=True))
     return {
         "mix": mix,
         "rollouts": len(samples),
@@ -270,27 +276,13 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
         "written_tokens": round(statistics.fmean(lengths), 1),
         "turns": round(statistics.fmean(len(sample.trajectory.turns) for sample in samples), 2),
         "rollouts_per_second": {name: round(statistics.median(values), 2) for name, values in rates.items()},
-        "ratio": {"median": round(statistics.median(ratios), 2), "low": round(min(ratios), 2), "high": round(max(ratios), 2)},
+        "ratio": {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]},
     }
-
-
-class forced_runs:  # noqa: N801  (a context manager, used like a function)
-    """While it lasts, engines make forced runs."""
-
-    def __enter__(self) -> None:
-        import agents.engine
-
-        agents.engine._Run = ForcedRun  # type: ignore[misc]
-
-    def __exit__(self, *_: object) -> None:
-        import agents.engine
-
-        agents.engine._Run = _Run  # type: ignore[misc]
 
 
 def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown table."""
-    yield "| mix | turns | prompt tokens | written tokens | TRL's loop, rollouts/s | engine, rollouts/s | ratio (range) |"
+    yield "| mix | turns | prompt tokens | written tokens | TRL, rollouts/s | engine, rollouts/s | ratio (range) |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for row in results:
         rate, ratio = row["rollouts_per_second"], row["ratio"]
@@ -317,7 +309,8 @@ def main() -> None:
         for mix in tqdm(arguments.mixes, unit="mix")
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(about | {"threads": torch.get_num_threads(), "results": results}, indent=1) + "\n")
+    written = about | {"threads": torch.get_num_threads(), "results": results}
+    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
     print("\n".join(table(results)))
 
 

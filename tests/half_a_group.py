@@ -14,8 +14,8 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from agents import grpo
-from agents.grpo import CuriosityGRPOTrainer
 from agents.group_rewards import COLUMNS
+from agents.grpo import CuriosityGRPOTrainer
 from agents.rl_config import RLConfig, trl_config
 
 
