@@ -17,7 +17,7 @@ TERMS = ("correctness", "curiosity", "operation_penalty")
 
 COLUMNS = (
     "correct", "used", "operations", "errors", "video", "broken", "cut", "truncated", "turns", "malformed", "needed",
-    "written", "negative_logp",
+    "written", "negative_logp", "repaired", "cue_known", "cue_shown",
 )  # fmt: skip
 """What is said of a rollout; see `columns`."""
 
@@ -36,6 +36,8 @@ def columns(samples: Sequence[Sample], videos: Sequence[bool]) -> NDArray[np.flo
 
 def _row(sample: Sample, video: bool) -> list[float]:
     trajectory = sample.trajectory
+    worked = [turn.operation_error is None for turn in trajectory.turns if turn.operation or turn.operation_error]
+    coverage = trajectory.cue_coverage if trajectory.used_operation else None
     row = {
         "correct": trajectory.correct,
         "used": trajectory.used_operation,
@@ -50,6 +52,9 @@ def _row(sample: Sample, video: bool) -> list[float]:
         "needed": bool(trajectory.needs_operation),
         "written": sum(sample.policy_mask),
         "negative_logp": -sum(sample.logps),
+        "repaired": False in worked and any(worked[worked.index(False) :]),
+        "cue_known": coverage is not None,
+        "cue_shown": coverage or 0.0,
     }
     return [float(row[name]) for name in COLUMNS]
 
@@ -111,12 +116,18 @@ def step_metrics(rollouts: Table, rewards: NDArray[np.float64], group_size: int)
     groups = [group[~np.isnan(group)] for group in rewards.sum(axis=1).reshape(-1, group_size)]
     uniform = sum(len(group) == 0 or np.ptp(group) < 1e-6 for group in groups)
     metrics = {name: float(rewards[scored, k].mean()) for k, name in enumerate(TERMS) if scored.any()}
+    failed, looked = rollouts["errors"] > 0, scored & (rollouts["used"] == 1)
+    textual = scored & (rollouts["used"] == 0)
     ratios = {
+        "correctness_pixel": (rollouts["correct"][looked].sum(), looked.sum()),
+        "correctness_textual": (rollouts["correct"][textual].sum(), textual.sum()),
         "rapr": (rollouts["used"][scored].sum(), scored.sum()),
         "rapr_needed": (rollouts["used"][needed].sum(), needed.sum()),
         "operations": (rollouts["operations"].sum(), len(scored)),
         "operation_errors": (rollouts["errors"].sum(), len(scored)),
         "operation_error_rate": (rollouts["errors"].sum(), rollouts["operations"].sum()),
+        "repair_rate": (rollouts["repaired"].sum(), failed.sum()),
+        "cue_coverage": (rollouts["cue_shown"].sum(), rollouts["cue_known"].sum()),
         "turns": (rollouts["turns"].sum(), len(scored)),
         "malformed_rate": (rollouts["malformed"].sum(), rollouts["turns"].sum()),
         "truncation_rate": (rollouts["truncated"].sum(), len(scored)),

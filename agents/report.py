@@ -22,13 +22,17 @@ PANELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Warm start: loss": ("warm_start", ("loss",)),
     "Warm start: token accuracy": ("warm_start", ("mean_token_accuracy",)),
     "RL: reward": ("rl", ("reward", "correctness")),
+    "RL: correctness with and without operations": ("rl", ("correctness_pixel", "correctness_textual")),
     "RL: curiosity and penalty": ("rl", ("curiosity", "operation_penalty")),
     "RL: rate of pixel-space reasoning": ("rl", ("rapr", "rapr_needed")),
     "RL: operations a rollout": ("rl", ("operations", "operation_errors")),
-    "RL: what goes wrong": ("rl", ("operation_error_rate", "malformed_rate", "truncation_rate", "cut_rate")),
+    "RL: operations that fail, and are repaired": ("rl", ("operation_error_rate", "repair_rate")),
+    "RL: share of the evidence in what was looked at": ("rl", ("cue_coverage",)),
+    "RL: what goes wrong": ("rl", ("malformed_rate", "truncation_rate", "cut_rate", "broken_rate")),
     "RL: uniform groups": ("rl", ("uniform_groups",)),
     "RL: entropy": ("rl", ("entropy",)),
     "RL: rollouts a second": ("rl", ("rollouts_per_second",)),
+    "RL: tokens a second": ("rl", ("tokens_per_second",)),
 }
 """Title of a panel: the stage and the metrics drawn in it, those that were logged."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tiny_vlm
@@ -14,9 +15,11 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from agents import grpo
-from agents.group_rewards import COLUMNS, TERMS, group_rewards, step_metrics
+from agents.engine import Sample
+from agents.group_rewards import COLUMNS, TERMS, columns, group_rewards, step_metrics
 from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce, replayed
 from agents.rl_config import RLConfig, trl_config
+from pixel_env.rollout import Episode
 from pixel_env.settings import RewardSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -94,7 +97,10 @@ def test_the_figures_of_a_step() -> None:
         correct=[1, 0, 0, 0, 1, 1, 1, 1],
         used=[1, 0, 0, 0, 1, 1, 1, 1],
         operations=[2, 1, 0, 0, 1, 1, 1, 1],
-        errors=[0, 1, 0, 0, 0, 0, 0, 0],
+        errors=[1, 1, 0, 0, 0, 0, 0, 0],
+        repaired=[1, 0, 0, 0, 0, 0, 0, 0],
+        cue_known=[1, 0, 0, 0, 1, 1, 1, 0],
+        cue_shown=[0.5, 0, 0, 0, 1, 1, 0, 0],
         turns=[3, 3, 1, 1, 2, 2, 2, 2],
         malformed=[0, 1, 1, 0, 0, 0, 0, 0],
         needed=[0, 0, 0, 0, 1, 1, 1, 1],
@@ -105,13 +111,31 @@ def test_the_figures_of_a_step() -> None:
     )
     metrics = step_metrics(rollouts, group_rewards(rollouts, 4, RewardSettings()), 4)
     expected = {
-        "correctness": 5 / 8, "rapr": 5 / 8, "rapr_needed": 1.0, "operations": 7 / 8, "operation_errors": 1 / 8,
-        "operation_error_rate": 1 / 7, "turns": 2.0, "malformed_rate": 2 / 16, "truncation_rate": 1 / 8,
+        "correctness": 5 / 8, "rapr": 5 / 8, "rapr_needed": 1.0, "operations": 7 / 8, "operation_errors": 2 / 8,
+        "correctness_pixel": 1.0, "correctness_textual": 0.0, "repair_rate": 0.5, "cue_coverage": 2.5 / 4,
+        "operation_error_rate": 2 / 7, "turns": 2.0, "malformed_rate": 2 / 16, "truncation_rate": 1 / 8,
         "cut_rate": 1 / 8, "entropy": 0.5, "uniform_groups": 0.5, "curiosity": 0.025 / 8,
         "operation_penalty": -0.05 / 8, "broken_rate": 0.0,
         "tokens_per_rollout": 10.0,
     }  # fmt: skip
     assert metrics == pytest.approx(expected)
+
+
+def test_what_is_said_of_a_rollout() -> None:
+    episode = Episode(gym.make("PixelReason-Zoom-v0", preset="micro"))
+    played = []
+    broken, crop, answer = "crop_image([1, 2", "crop_image([0, 0, 56, 56])", r"\boxed{nothing}"
+    for actions in ((crop, broken, answer), (broken, "crop_image([9, 9, 3, 3])", crop, answer), (answer,)):
+        episode.reset(0, seed=0)
+        for action in actions:
+            episode.step(action)
+        played.append(Sample([1], [2, 3], [1, 0], [-0.5, 0.0], [], 0, episode.trajectory(), cut=False))
+    rows = dict(zip(COLUMNS, columns(played, [False] * 3).T.tolist(), strict=True))
+    assert rows["errors"] == [1, 2, 0] and rows["operations"] == [2, 3, 0] and rows["used"] == [1, 1, 0]
+    assert rows["repaired"] == [0, 1, 0] and rows["cue_known"] == [1, 1, 0]
+    coverage = played[0].trajectory.cue_coverage
+    assert rows["cue_shown"] == [coverage, coverage, 0] and rows["negative_logp"] == [0.5] * 3
+    assert rows["written"] == [1, 1, 1] and rows["turns"] == [3, 4, 1] and rows["malformed"] == [1, 1, 0]
 
 
 def trainer_of(tmp_path: Path, config: RLConfig = SMALL, model: Any = None) -> CuriosityGRPOTrainer:
