@@ -22,9 +22,9 @@ from pixel_env.tasks import DrawnSource, Task
 from pixel_env.tasks.world import pick
 
 AREA = (4.0, 16.0)
-"""Area of a right box in areas of the cue: a policy misses by a few pixels, and what is read from it bears a margin."""
+"""Area of a right crop in areas of the cue: a policy misses by a few pixels, and what is read bears a margin."""
 MOST_SHARE = 1 / 8
-"""Area of a right box as a share of the image, unless the cue alone needs more."""
+"""Area of a right crop as a share of the image, unless the cue alone needs more."""
 TIGHTEST = 1.5
 """Area of a box around such a large cue, in areas of the cue."""
 LEAST_GAIN = 2.0
@@ -157,15 +157,24 @@ class Expert:
         if aim == "large":
             factor = self.rng.uniform(*LARGE_SHARE) * area(whole) / area(cue)
             return around(self.rng, cue, factor, whole, stretch=math.sqrt(shape(whole) / shape(cue)))
-        factor = math.exp(self.rng.uniform(*np.log(AREA)))
-        factor = max(TIGHTEST, min(factor, MOST_SHARE * area(whole) / area(cue)))
         if aim == "right":
-            return around(self.rng, cue, factor, whole)
+            return self._with_margin(cue)
         others = [thing.box for thing in self._things() if not overlap(thing.box, cue)]
         if others and self.rng.random() < 0.7:  # the mistakes of a policy are mostly the wrong thing, seldom nothing
-            return around(self.rng, pick(self.rng, others), factor, whole)
-        x, y = self.rng.uniform(0, whole[2]), self.rng.uniform(0, whole[3])
-        return around(self.rng, (x, y, x + cue[2] - cue[0], y + cue[3] - cue[1]), factor, whole)
+            return self._with_margin(pick(self.rng, others))
+        x, y = self.rng.uniform(0, whole[2] - (cue[2] - cue[0])), self.rng.uniform(0, whole[3] - (cue[3] - cue[1]))
+        return self._with_margin((x, y, x + cue[2] - cue[0], y + cue[3] - cue[1]))
+
+    def _with_margin(self, box: Box) -> Box:
+        """A region around something; the thing itself where the environment adds a margin of its own."""
+        if self.env.view_settings.crop_padding:
+            return box
+        assert self.task.cue is not None and self.task.cue.box is not None
+        whole = (0.0, 0.0, float(self.source.width), float(self.source.height))
+        factor = math.exp(self.rng.uniform(*np.log(AREA)))
+        return around(
+            self.rng, box, max(TIGHTEST, min(factor, MOST_SHARE * area(whole) / area(self.task.cue.box))), whole
+        )
 
     def _fits(self, aim: str, view: View) -> bool:
         assert self.task.cue is not None and self.task.cue.box is not None

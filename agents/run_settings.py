@@ -24,6 +24,7 @@ class Settings:
     tasks: tuple[str, ...]
     levels: tuple[int, ...]
     preset: str
+    crop_padding: float
     stages: tuple[str, ...]
     seed: int
     demonstrations: int
@@ -60,6 +61,7 @@ class Settings:
             "suite": list(self.tasks),
             "difficulty": list(self.levels),
             "preset": self.preset,
+            "crop_padding": self.crop_padding,
             "split": split,
             "alpha": self.alpha,
             "beta": self.beta,
@@ -83,6 +85,7 @@ class _Parser(argparse.ArgumentParser):
 
 DERIVED: dict[str, dict[str, Any]] = {
     "micro": {
+        "crop_padding": 0.1,
         "epochs": 2,
         "learning_rate": 1e-3,
         "batch_size": 16,
@@ -97,6 +100,7 @@ DERIVED: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 1024,
     },
     "standard": {
+        "crop_padding": 0.0,
         "epochs": 2,
         "learning_rate": 1e-6,
         "batch_size": 1,
@@ -166,6 +170,12 @@ def _add_run(group: Group) -> None:
         choices=tuple(PRESETS),
         default="micro",
         help="size of the pictures: micro for the micro model, standard for real ones (%(default)s)",
+    )
+    add(
+        "--crop-padding",
+        type=float,
+        help="margin that the environment adds around a box, in fractions of the image shown, for a policy that points "
+        f"well and measures badly; 0.1 is the release's ({_derived('crop_padding')})",
     )
     add(
         "--stages",
@@ -300,9 +310,11 @@ def _check(settings: Settings) -> None:
         if value < 1 if whole else not value > 0:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"expected {option} {'of at least 1' if whole else 'above 0'}, got {value}")
-    for name in ("alpha", "beta", "threshold", "limit", "seed", "kl"):
+    for name in ("crop_padding", "alpha", "beta", "threshold", "limit", "seed", "kl"):
         if not getattr(settings, name) >= 0:
-            raise UsageError(f"expected --{name} of at least 0, got {getattr(settings, name)}")
+            raise UsageError(f"expected --{name.replace('_', '-')} of at least 0, got {getattr(settings, name)}")
+    if settings.crop_padding > 1:
+        raise UsageError(f"expected --crop-padding of at most 1, the whole image, got {settings.crop_padding}")
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
     _check_model(settings.model)

@@ -122,6 +122,28 @@ def test_right_boxes_hold_the_cue_and_enlarge_it(made: list[Trajectory], env: gy
         assert trajectory.cue_coverage == pytest.approx(1.0)
 
 
+def test_where_the_environment_adds_a_margin_right_boxes_are_tight() -> None:
+    padded = {**MICRO, "crop_padding": 0.1}
+    env = gym.make("PixelReason-Mixed-v0", **padded)
+    seen = Counter[str]()
+    for trajectory in demonstrations("PixelReason-Mixed-v0", 120, seed=2, progress=False, **padded):
+        if trajectory.kind == "textual" or trajectory.suite == "clip":
+            continue
+        first, (*earlier, (view,)) = looks(trajectory, env)
+        cue, action = box_of(trajectory), parse(trajectory.turns[-2].action)
+        assert isinstance(action, CropImage) and covers(view, cue)
+        assert magnification(view) >= 2 * magnification(first)
+        parent = earlier[-1][0] if action.image else first
+        for k in range(4):  # the evidence, rounded outwards to a pixel of the image it was cut from
+            start, end = parent.region[k % 2], parent.region[k % 2 + 2]
+            exact = (cue[k] - start) / (end - start) * parent.size[k % 2]
+            assert -1e-6 <= (exact - action.bbox[k]) * (1 if k < 2 else -1) < 1
+        if trajectory.kind.startswith("recrop"):
+            assert not any(touches(wrong, cue) for (wrong,) in earlier)
+        seen[trajectory.kind] += 1
+    assert set(seen) == set(IMAGE_MIX)
+
+
 def test_wrong_boxes_do_not_touch_the_cue_and_large_ones_hold_it(
     made: list[Trajectory], env: gym.Env[Any, str]
 ) -> None:
