@@ -1,12 +1,13 @@
-"""What the micro base can do, skill by skill, measured on test draws with free generation.
+"""What the micro base can do, skill by skill, on test draws with free generation.
 
-python -m agents.micro_probe agents/micro_base --n 256
+python benchmarks/micro_base.py                       # the base that is shipped, about ten minutes on two cores
 """
 
 import argparse
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -17,10 +18,15 @@ import pixel_env  # noqa: F401  (registers the environments)
 from agents import micro, micro_lessons
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_lessons import Lesson, Shot, closeup_region, take, things, whole
+from benchmarks.provenance import RESULTS, provenance
+from pixel_env.evaluation import wilson
 from pixel_env.tasks import ProceduralTasks, Task
 from pixel_env.tasks.world import shuffled
 
 Prompt = tuple[list[int], list[np.ndarray]]
+LEVELS = (1, 2)
+SKILLS = {"read": "characters in close-ups", "string": "strings in close-ups", "tally": "dots in close-ups"}
+"""Skill of `closeups`: its name in the table."""
 
 
 @torch.no_grad()
@@ -138,37 +144,43 @@ def offered(encoder: ChatEncoder, model: Any, processor: Any, count: int) -> tup
     return sum("<tool_call>" in text for text in texts) / count, texts[:12]
 
 
-def probe(model: Any, processor: Any, n: int = 128, seed: int = 0) -> dict[str, float]:
-    """All figures of the base as a flat dictionary."""
+def probe(model: Any, processor: Any, n: int, seed: int = 0) -> tuple[dict[str, float], list[str]]:
+    """Share of right answers of each skill over `n` queries, and some texts written with the operations on offer."""
     rng, encoder = np.random.default_rng(seed), ChatEncoder(processor)
     model.eval()
-    figures = {}
-    for skill in ("read", "string", "tally"):
-        for level in (1, 2):
+    shares = {}
+    for skill, name in SKILLS.items():
+        for level in LEVELS:
             lessons = closeups(rng, n, skill, level)
             answers = generate(model, processor, [first_turn(encoder, one) for one in lessons], new_tokens=32)
             right = sum(a == one.turns[0].answer for a, one in zip(answers, lessons, strict=True))
-            figures[f"{skill} level {level}"] = right / n
-    for level in (1, 2):
-        figures[f"ground level {level}"] = grounding(encoder, model, processor, rng, n, level)
-        figures[f"first view, no operation needed, level {level}"] = direct(encoder, model, processor, n, False, level)
-        figures[f"first view, operation needed, level {level}"] = direct(encoder, model, processor, n, True, level)
-    figures["calls when offered"], texts = offered(encoder, model, processor, n)
-    figures = {name: round(value, 3) for name, value in figures.items()}
-    print("\n".join(texts))
-    model.train()
-    return figures
+            shares[f"{name}, level {level}"] = right / n
+    for level in LEVELS:
+        shares[f"box holds the thing, level {level}"] = grounding(encoder, model, processor, rng, n, level)
+        shares[f"first view, enough, level {level}"] = direct(encoder, model, processor, n, False, level)
+        shares[f"first view, not enough, level {level}"] = direct(encoder, model, processor, n, True, level)
+    shares["operations called when offered"], texts = offered(encoder, model, processor, n)
+    return shares, texts
 
 
 def main() -> None:
-    """Probe a directory."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", help="Hugging Face directory of a micro Qwen2.5-VL")
-    parser.add_argument("--n", type=int, default=128, help="queries a skill")
-    args = parser.parse_args()
-    processor = micro.load_processor(args.model)
-    model = micro.load_model(args.model)
-    print(json.dumps(probe(model, processor, args.n), indent=1))
+    """Measure, print the table, write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    base = Path(__file__).parents[1] / "agents" / "micro_base"
+    parser.add_argument("--model", default=str(base), help="folder of a micro Qwen2.5-VL (agents/micro_base)")
+    parser.add_argument("--n", type=int, default=256, help="queries a skill and level (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "micro_base.json", help="JSON file to write")
+    arguments = parser.parse_args()
+    about = provenance(("pixel-env", "torch", "transformers"))
+    processor = micro.load_processor(arguments.model)
+    shares, texts = probe(micro.load_model(arguments.model), processor, arguments.n)
+    intervals = {name: wilson(share, arguments.n) for name, share in shares.items()}
+    results = {name: [round(v, 3) for v in (i.mean, i.low, i.high)] for name, i in intervals.items()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    written = about | {"model": arguments.model, "n": arguments.n, "results": results, "texts": texts}
+    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
+    print("| skill | percent, 95% |\n|---|---:|")
+    print("\n".join(f"| {name} | {interval} |" for name, interval in intervals.items()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""What `benchmarks/micro_base.py` writes, and that it tells right from wrong."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import micro_base
+
+
+def test_the_file_has_every_skill_with_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def silent(model: Any, processor: Any, prompts: Any, **_: Any) -> list[str]:
+        asked.append(len(prompts))
+        return [""] * len(prompts)
+
+    monkeypatch.setattr(micro_base, "generate", silent)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/micro_base.py", "--n", "5", "--out", str(tmp_path / "base.json")])
+    micro_base.main()
+    written = json.loads((tmp_path / "base.json").read_text())
+    assert len(written["results"]) == 13 and asked == [5] * 13
+    assert {tuple(share[:2]) for share in written["results"].values()} == {(0.0, 0.0)}
+    assert all(0.3 < share[2] < 0.6 for share in written["results"].values())  # Wilson: 0 of 5 is at most 43%
+    assert written["n"] == 5 and "operations called when offered" in capsys.readouterr().out
+
+
+def test_right_answers_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    lessons: list[Any] = []
+    closeups = micro_base.closeups
+
+    def remembered(*arguments: Any) -> list[Any]:
+        lessons[:] = closeups(*arguments)
+        return list(lessons)
+
+    def knowing(model: Any, processor: Any, prompts: Any, **_: Any) -> list[str]:
+        if lessons and len(lessons) == len(prompts):
+            answers = [one.turns[0].answer for one in lessons]
+            lessons.clear()
+            return [answers[0], *["?"] * (len(answers) - 1)]
+        return [""] * len(prompts)
+
+    class Model:
+        def eval(self) -> None: ...
+
+    monkeypatch.setattr(micro_base, "closeups", remembered)
+    monkeypatch.setattr(micro_base, "generate", knowing)
+    shares, texts = micro_base.probe(Model(), micro_base.micro.load_processor("agents/micro_base"), n=4)
+    assert [share for name, share in shares.items() if "close-ups" in name] == [0.25] * 6
+    assert shares["box holds the thing, level 1"] == 0 and texts == [""] * 4
