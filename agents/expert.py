@@ -38,7 +38,7 @@ MOST_FRAMES = 3
 _FIRST = ("{Target} is too small to read.", "{Target} is small in image 1.", "Image 1 is too small for {target}.")
 _FIRST_VIDEO = ("{Target} is too small to read.", "The frames are too small for {target}.")
 _FIRST_FRAMES = ("{Target} is too small in frame {frame}.", "{Target} appears in frame {frame}.")
-_ANNOUNCE = ("Locate {target}.", "I will look closer at {target}.", "I will zoom in on {target}.")
+_ANNOUNCE = ("Locate {target}.", "I will locate {target}.", "I will zoom in on {target}.")
 _ANNOUNCE_VIDEO = ("I will look closer at the frames.", "I will look closer at frame {frame}.")
 # After a look: first what is seen, then whether that is it. A micro model that has to judge first has not seen yet.
 _SEEN = ("Image {image} shows {seen}", "This is {seen}")

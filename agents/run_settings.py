@@ -85,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
 
 DERIVED: dict[str, dict[str, Any]] = {
     "micro": {
-        "crop_padding": 0.1,
+        "crop_padding": 0.04,
         "epochs": 2,
         "learning_rate": 1e-3,
         "batch_size": 16,

@@ -46,7 +46,7 @@ from pixel_env.prompts import IMAGE_MARKER
 from pixel_env.rollout import Episode
 
 ENV_ID = "PixelReason-Mixed-v0"
-ENV = {"preset": "micro", "difficulty": [1, 2]}
+ENV: dict[str, Any] = {"preset": "micro", "difficulty": [1, 2]}
 MIXES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "direct": ({"textual": 1.0}, {"textual": 1.0}),
     "paper": (
@@ -90,7 +90,7 @@ class ToolEnvironment:
         """Begin a task."""
         self._episode.reset(task, seed=0)
 
-    def crop_image(self, bbox_2d: list, target_image: int) -> list:  # type: ignore[type-arg]
+    def crop_image(self, bbox_2d: list, target_image: int) -> list:
         """Zoom in.
 
         Args:
@@ -102,7 +102,7 @@ class ToolEnvironment:
         """
         return self._step(render(CropImage(tuple(bbox_2d), image=target_image - 1)))
 
-    def select_frames(self, target_frames: list) -> list:  # type: ignore[type-arg]
+    def select_frames(self, target_frames: list) -> list:
         """Show frames.
 
         Args:

@@ -1,0 +1,1 @@
+"""Measurements: scripts that write what they found to `results/`."""
