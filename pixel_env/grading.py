@@ -245,8 +245,9 @@ def anls(answer: str, answers: Sequence[str]) -> float:
 
 
 def _similarity(answer: str, accepted: str) -> float:
-    # Compared as whole numbers, so that a distance of exactly one half is not a matter of rounding.
-    distance, longest = Levenshtein.distance(answer, accepted), max(len(answer), len(accepted))
+    # Lengths are those in upper case, as in the official scorer: one more for a German sharp s. Compared as whole
+    # numbers, so that a distance of exactly one half is not a matter of rounding.
+    distance, longest = Levenshtein.distance(answer, accepted), max(len(answer.upper()), len(accepted.upper()))
     if longest == 0:
         return 1.0
     return 1.0 - distance / longest if 2 * distance < longest else 0.0
