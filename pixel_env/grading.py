@@ -195,11 +195,14 @@ def grade_value(answer: str, answers: Sequence[str]) -> Grade:
 def grade_text(answer: str, answers: Sequence[str]) -> Grade:
     """Grade a short text: correct if equal to an accepted string once normalised; the score is ANLS.
 
+    The two are apart: a full stop or quotes leave an answer correct, and cost what the official ANLS takes off for
+    them, which is everything where the answer is as short as they are.
+
     Args:
         answer: the answer.
         answers: accepted strings.
 
-    >>> grade_text("Facebook.", ["facebook"])
+    >>> grade_text("Facebook", ["facebook"])
     Grade(correct=True, score=1.0, parse_failure=False)
     >>> grade_text("facebok", ["facebook"])
     Grade(correct=False, score=0.875, parse_failure=False)
@@ -207,9 +210,8 @@ def grade_text(answer: str, answers: Sequence[str]) -> Grade:
     text = normalise(answer)
     if not text:
         return _UNREADABLE
-    if any(text == normalise(accepted) for accepted in answers):
-        return Grade(correct=True, score=1.0, parse_failure=False)
-    return Grade(correct=False, score=anls(_unwrap(answer), answers), parse_failure=False)
+    correct = any(text == normalise(accepted) for accepted in answers)
+    return Grade(correct, anls(_without_latex(answer), answers), parse_failure=False)
 
 
 def grade_spans(answer: str, answers: Sequence[str]) -> Grade:
@@ -282,8 +284,12 @@ def _unwrap(text: str) -> str:
 
 
 def _unstyle(text: str) -> str:
-    r"""Remove what \boxed{} invites: dollar signs, \text{...}, escaped characters; and compose Unicode (NFKC)."""
-    text = unicodedata.normalize("NFKC", text)
+    """Remove what a box invites, and compose Unicode (NFKC), so that one character has one spelling."""
+    return _without_latex(unicodedata.normalize("NFKC", text))
+
+
+def _without_latex(text: str) -> str:
+    r"""Remove dollar signs, \text{...}, escaped characters and Markdown's asterisks around all of it."""
     for _ in range(3):  # styles within styles
         text = _LATEX_STYLE.sub(r"\1", text)
     text = re.sub(r"\\[ ,;!]", " ", text)
