@@ -110,7 +110,7 @@ class _Checker:
 
 
 def _answer_forever() -> None:
-    with contextlib.suppress(ImportError):  # no such limit on Windows
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system can limit it
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
