@@ -18,8 +18,8 @@ _WORDS |= {f"{ten}-{unit}": _WORDS[ten] + _WORDS[unit] for ten in _TENS for unit
 # A number that stands alone: not part of a word ("B3"), of a version ("1.2.3") or of a malformed thousand ("1,2000").
 _NUMBER = re.compile(
     r"(?<![\w.,])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w]|[.,][0-9])"
-    # A word that stands alone. "twenty-one" or "twenty one"; "one hundred" is not 1, nor "two and a half" 2.
-    r"|(?<![\w-])(?:(?:" + "|".join(_TENS) + r")[- ](?:" + "|".join(_UNITS[1:10]) + r")|" + "|".join(_WORDS) + r")"
+    # A word that stands alone. "twenty-one" or "twenty one"; "one hundred" and "no one" are not 1.
+    r"|(?<![\w-])(?<!no )(?:(?:" + "|".join(_TENS) + r")[- ](?:" + "|".join(_UNITS[1:10]) + r")|" + "|".join(_WORDS) + r")"
     r"(?![\w-]| (?:hundred|thousand|million|billion|and a|point|dozen)\b)"
 )
 

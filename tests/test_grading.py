@@ -94,6 +94,7 @@ NUMBER = [  # the right number is 7
     ("seventy-seven", WRONG),  # holds the word
     ("seven hundred", UNREADABLE),  # words are read up to 99, and this is not 7
     ("seven and a half", UNREADABLE),  # nor this
+    ("no one", UNREADABLE),  # and this is not 1
     ("none", UNREADABLE),  # may mean 0, or that nothing was found
     ("**7**", RIGHT),  # Markdown
     ("7th", UNREADABLE),  # a digit within a word
