@@ -15,12 +15,13 @@ _WORDS = {word: number for number, word in enumerate(_UNITS)}
 _WORDS |= {word: 10 * number for number, word in enumerate(_TENS, start=2)}
 _WORDS |= {f"{ten}-{unit}": _WORDS[ten] + _WORDS[unit] for ten in _TENS for unit in _UNITS[1:10]}
 
+_WORD = "|".join(word.replace("-", "[- ]") for word in sorted(_WORDS, key=len, reverse=True))
+
 # A number that stands alone: not part of a word ("B3"), of a version ("1.2.3") or of a malformed thousand ("1,2000").
 _NUMBER = re.compile(
     r"(?<![\w.,])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w]|[.,][0-9])"
-    # A word that stands alone. "twenty-one" or "twenty one"; "one hundred" and "no one" are not 1.
-    r"|(?<![\w-])(?<!no )(?:(?:" + "|".join(_TENS) + r")[- ](?:" + "|".join(_UNITS[1:10]) + r")|" + "|".join(_WORDS) + r")"
-    r"(?![\w-]| (?:hundred|thousand|million|billion|and a|point|dozen)\b)"
+    # A word that stands alone: "one hundred" and "no one" are not 1.
+    rf"|(?<![\w-])(?<!no )(?:{_WORD})(?![\w-]| (?:hundred|thousand|million|billion|and a|point|dozen)\b)"
 )
 
 
