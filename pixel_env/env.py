@@ -11,11 +11,13 @@ from gymnasium.spaces import Dict
 
 from pixel_env import operations, prompts
 from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames, parse
-from pixel_env.grading import Grade, grade
-from pixel_env.media import view
+from pixel_env.counterfactual import COUNTERFACTUALS, Counterfactual, picture, shown_by_operations
+from pixel_env.grading import Grade
+from pixel_env.media import Source
 from pixel_env.operations import OperationResult, View
 from pixel_env.render import Window, canvas, check_render_mode, window_possible
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, Variant, correctness
+from pixel_env.scorers import Scorer, check_scorer, grade_episode
 from pixel_env.settings import PRESETS, RewardSettings, ViewSettings, one_of
 from pixel_env.spaces import AnyText, action_space, image_space
 from pixel_env.tasks import LEVELS, SUITES, ProceduralTasks, Task, TaskSet
@@ -29,10 +31,11 @@ class _Episode:
     """What happened since reset."""
 
     task: Task
+    looked_at: Source | None
     shown: list[View]
     num_first: int
     num_latest: int
-    turns: int = 0
+    actions: list[str] = field(default_factory=list)
     num_operations: int = 0
     num_errors: int = 0
     grade: Grade | None = None
@@ -119,6 +122,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         threshold: float = THRESHOLD,
         limit: int = LIMIT,
         reward_variant: Variant = "paper",
+        scorer: Scorer = "strict",
+        counterfactual: Counterfactual = "none",
         render_mode: str | None = None,
     ) -> None:
         """Make an environment.
@@ -142,10 +147,14 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             threshold: H, the wanted rate of pixel-space reasoning.
             limit: N, operations that are free.
             reward_variant: ``"paper"`` or ``"released"``.
+            scorer: ``"strict"``, or ``"pixelreasoner_compat"`` for the verdicts of the released scorer.
+            counterfactual: What operations show: ``"none"``, what was asked for; ``"blank"``, grey; ``"other_task"``,
+                the same part of another task's media. All else stays as it is; `render` shows what was asked for.
             render_mode: None, ``"rgb_array"`` or ``"human"`` (a window; needs a display).
 
         Raises:
             TypeError, ValueError: An argument of the wrong type or value.
+            ImportError: ``scorer="pixelreasoner_compat"`` without math-verify.
             RuntimeError: ``render_mode="human"`` where no window can open.
         """
         one_of("preset", preset, tuple(PRESETS))
@@ -161,6 +170,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             max_turns=max_turns,
         )
         self.reward_settings = RewardSettings(alpha, beta, threshold, limit, reward_variant)
+        check_scorer(scorer)
+        one_of("counterfactual", counterfactual, COUNTERFACTUALS)
+        self.scorer, self.counterfactual = scorer, counterfactual
         self.instructions = prompts.instructions(coordinates)
         self.observation_space = Dict({"images": image_space(self.view_settings), "text": AnyText()})
         self.action_space = action_space(self.view_settings)
@@ -189,9 +201,10 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         super().reset(seed=seed)
         task = self.tasks[self._task_index(options or {})]
         views = operations.first_views(task.media, self.view_settings)
-        self._episode = _Episode(task, list(views), num_first=len(views), num_latest=len(views))
+        looked_at = shown_by_operations(task, self.tasks, self.counterfactual)
+        self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
         text = prompts.question_lines(task.question, task.choices, self.view_settings.max_turns)
-        observation = self._observation(f"{_announce(task, views)}\n{text}", views)
+        observation = self._observation(f"{_announce(task, views)}\n{text}", views, task.media)
         if self.render_mode == "human":
             self._show()
         return observation, self._info(_Outcome(views=views), {}) | {"instructions": self.instructions}
@@ -203,17 +216,20 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         episode = self._current()
         if episode.over:
             raise ResetNeeded("expected reset after the end of an episode, got step")
-        episode.turns += 1
+        episode.actions.append(action)
         parsed = parse(action)
         text, outcome = self._answered(parsed) if isinstance(parsed, Answer) else self._operated(parsed)
         terminated = isinstance(parsed, Answer)
-        truncated = not terminated and episode.turns >= self.view_settings.max_turns
+        truncated = not terminated and len(episode.actions) >= self.view_settings.max_turns
         episode.over = terminated or truncated
+        if episode.over:
+            episode.grade = grade_episode(self.scorer, episode.task, episode.answer, episode.actions)
         reward = correctness(episode.grade is not None and episode.grade.correct)
         if self.render_mode == "human":
             self._show()
         info = self._info(outcome, {"correctness": reward})
-        return self._observation(text, outcome.views), reward, terminated, truncated, info
+        observation = self._observation(text, outcome.views, episode.looked_at)
+        return observation, reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Return the canvas (544, 960, 3) uint8 in mode ``"rgb_array"``; a window is kept up to date by itself."""
@@ -228,9 +244,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             self._window = None
 
     def _answered(self, answer: Answer) -> tuple[str, _Outcome]:
-        episode = self._current()
-        episode.answer = answer.text
-        episode.grade = grade(episode.task, answer.text)
+        self._current().answer = answer.text
         return prompts.ANSWER_RECEIVED, _Outcome()
 
     def _operated(self, action: CropImage | SelectFrames | Malformed) -> tuple[str, _Outcome]:
@@ -244,7 +258,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             episode.num_latest = len(result.views)
             text = result.text
         else:
-            text = prompts.error_line(result.text, self.view_settings.max_turns - episode.turns)
+            text = prompts.error_line(result.text, self.view_settings.max_turns - len(episode.actions))
         return text, _Outcome(name, result.error, isinstance(action, Malformed), result.clamped, result.views)
 
     def _perform(self, action: Action) -> tuple[str | None, bool, OperationResult]:
@@ -262,9 +276,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
                 return None, attempted_call, OperationResult((), code, reason)
         raise AssertionError(f"an answer is no operation: {action}")
 
-    def _observation(self, text: str, views: Sequence[View]) -> Observation:
-        media = self._current().task.media
-        return {"images": tuple(view(media.frame(v.frame), v.region, v.size) for v in views), "text": text}
+    def _observation(self, text: str, views: Sequence[View], source: Source | None) -> Observation:
+        asked = self._current().task.media
+        return {"images": tuple(picture(source, shot, asked) for shot in views), "text": text}
 
     def _info(self, outcome: _Outcome, reward_terms: dict[str, float]) -> dict[str, Any]:
         episode = self._current()

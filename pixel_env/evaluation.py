@@ -158,6 +158,67 @@ def paired_difference(a: Iterable[Trajectory], b: Iterable[Trajectory], seed: in
     return interval.mean, interval.low, interval.high
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What k answers to a task are worth.
+
+    Attributes:
+        k: answers a task.
+        average: avg@k, the mean accuracy of one answer.
+        any_right: pass@k, how often at least one of k answers is right; an upper bound on choosing among them.
+    """
+
+    k: int
+    average: Interval
+    any_right: Interval
+
+
+def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
+    """Return avg@k and pass@k with 95% intervals (bootstrap over tasks).
+
+    Unbiased for any number n >= k of finished episodes a task: avg@k is the mean over all n, pass@k as in `pass_at_k`.
+
+    Args:
+        trajectories: at least k finished episodes of every task.
+        k: at least 1.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: without a trajectory, or if a task has fewer than k finished episodes.
+    """
+    by_task: dict[str, list[bool]] = {}
+    for trajectory in trajectories:
+        outcomes = by_task.setdefault(trajectory.task_id, [])
+        if trajectory.error is None:
+            outcomes.append(trajectory.correct)
+    if not by_task:
+        raise ValueError("expected at least one trajectory, got none")
+    for task_id, outcomes in by_task.items():
+        if len(outcomes) < k:
+            raise ValueError(f"expected at least k = {k} finished episodes a task, got {len(outcomes)} of {task_id}")
+    any_right = [pass_at_k(len(outcomes), sum(outcomes), k) for outcomes in by_task.values()]
+    return Samples(k, bootstrap([fmean(o) for o in by_task.values()], seed), bootstrap(any_right, seed))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Return the unbiased estimate of pass@k from n answers of which c are right.
+
+    pass@k = 1 - C(n - c, k) / C(n, k), the chance that k of the n, drawn without putting back, hold a right one
+    (Chen et al. 2021, arXiv 2107.03374, equation 1). 1 - (1 - c / n)^k would be biased downwards.
+
+    Args:
+        n: number of answers.
+        c: number of right ones, 0 to n.
+        k: 1 to n.
+
+    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
+    (0.25, 0.5, 1.0)
+    """
+    if not 1 <= k <= n or not 0 <= c <= n:
+        raise ValueError(f"expected 1 <= k <= n and 0 <= c <= n, got n={n}, c={c}, k={k}")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
 def wilson(mean: float, n: int) -> Interval:
     """Return Wilson's 95% score interval of a proportion (E. B. Wilson, 1927).
 

@@ -1,12 +1,14 @@
 r"""Is the answer right? One deterministic rule per answer kind.
 
 An answer that cannot be read is wrong and counted as a parse failure; it is never guessed and never dropped.
-Strings are compared as strings: no expression is evaluated, so anagrams and arithmetic do not match.
+Strings are compared as strings: only a value is evaluated, and only in `equivalence`'s child process, so anagrams and
+arithmetic do not match.
 
 | kind   | correct                                                               | score         |
 |--------|-----------------------------------------------------------------------|---------------|
 | choice | the letter of the right option, or exactly its text                   | 1 if correct  |
-| number | the only number of the answer, in digits or as a word up to twenty    | 1 if correct  |
+| number | the only number of the answer, in digits or as a word up to 99        | 1 if correct  |
+| value  | one value in digits or LaTeX, equal by math-verify (an extra)          | 1 if correct  |
 | text   | equal to an accepted string, but for case, spaces, quotes, a full stop | ANLS, strict |
 | spans  | the same comma-separated pieces as an accepted string, in any order   | ANLS, strict  |
 """
@@ -15,11 +17,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from rapidfuzz.distance import Levenshtein
+
+from pixel_env.equivalence import compare
+from pixel_env.numerals import one_value, only_number
 
 if TYPE_CHECKING:
     from pixel_env.tasks import Task
@@ -61,11 +65,13 @@ def grade(task: "Task", answer: str) -> Grade:
         return grade_choice(answer, task.answers, task.choices)
     if task.answer_kind == "number":
         return grade_number(answer, task.answers)
+    if task.answer_kind == "value":
+        return grade_value(answer, task.answers)
     if task.answer_kind == "text":
         return grade_text(answer, task.answers)
     if task.answer_kind == "spans":
         return grade_spans(answer, task.answers)
-    raise ValueError(f"expected answer_kind choice, number, text or spans, got {task.answer_kind!r}")
+    raise ValueError(f"expected answer_kind choice, number, value, text or spans, got {task.answer_kind!r}")
 
 
 # --- multiple choice --------------------------------------------------------------------------------------------------
@@ -99,7 +105,8 @@ def grade_choice(answer: str, answers: Sequence[str], choices: Sequence[str]) ->
     True
     """
     options = [normalise(choice) for choice in choices]
-    accepted = {options.index(normalise(text)) for text in answers if normalise(text) in options}
+    right = {normalise(text) for text in answers}
+    accepted = {index for index, option in enumerate(options) if option in right}
     if not accepted:
         raise ValueError(f"expected an accepted answer among the choices {tuple(choices)}, got {tuple(answers)}")
     chosen = _chosen_option(answer, options)
@@ -130,19 +137,9 @@ def _only_index(options: list[str], text: str) -> int | None:
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
-# A number that stands alone: not part of a word ("B3"), of a version ("1.2.3") or of a malformed thousand ("1,2000").
-_NUMBER = re.compile(
-    r"(?<![\w.,])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w]|[.,][0-9])"
-    r"|(?<![\w-])(?:" + "|".join(_WORDS) + r")(?![\w-])"
-)
-
 
 def grade_number(answer: str, answers: Sequence[str]) -> Grade:
-    """Grade a number: the answer must name exactly one, in digits or as a word from zero to twenty.
+    """Grade a number: the answer must name exactly one, in digits or as a word from zero to ninety-nine.
 
     Words around it are allowed ("5 dogs"); two different numbers are unreadable.
 
@@ -155,22 +152,41 @@ def grade_number(answer: str, answers: Sequence[str]) -> Grade:
     >>> grade_number("3 or 4", ["4"])
     Grade(correct=False, score=0.0, parse_failure=True)
     """
-    accepted = {_only_number(text) for text in answers}
+    accepted = {only_number(_unwrap(text)) for text in answers}
     if None in accepted:
         raise ValueError(f"expected every accepted answer to be one number, got {tuple(answers)}")
-    number = _only_number(answer)
+    number = only_number(_unwrap(answer))
     if number is None:
         return _UNREADABLE
     return Grade(number in accepted, float(number in accepted), parse_failure=False)
 
 
-def _only_number(text: str) -> Decimal | None:
-    found = {_to_decimal(token) for token in _NUMBER.findall(_unwrap(text).replace("\u2212", "-").lower())}
-    return found.pop() if len(found) == 1 else None
+def grade_value(answer: str, answers: Sequence[str]) -> Grade:
+    r"""Grade a numeric value in digits or LaTeX: right if math-verify finds it equal to an accepted one.
 
+    math-verify takes the accepted answer first, `verify(gold, answer)`; the released scorer swaps them. Before it runs,
+    both must be one value and nothing else, or it would read words as products of letters and ranges as differences.
+    Its own rules hold: "43%" equals 43 and 0.43, and six decimals are compared. Needs
+    ``pip install "pixel-env[math]"``.
 
-def _to_decimal(token: str) -> Decimal:
-    return Decimal(_WORDS.index(token)) if token in _WORDS else Decimal(token.replace(",", ""))
+    Args:
+        answer: the answer, for example "0.5", "1/2" or "\\frac{1}{2}".
+        answers: accepted values, written the same way.
+
+    Raises:
+        ImportError: if math-verify is not installed.
+        ValueError: if an accepted answer is not one value.
+    """
+    accepted = [one_value(_unwrap(text)) for text in answers]
+    if None in accepted:
+        raise ValueError(f"expected every accepted answer to be one value, got {tuple(answers)}")
+    value = one_value(_unwrap(answer))
+    if value is None:
+        return _UNREADABLE
+    outcomes = {compare(f"\\boxed{{{gold}}}", f"\\boxed{{{value}}}") for gold in accepted}
+    if outcomes <= {"second unreadable", "gave up"}:
+        return _UNREADABLE
+    return Grade("equal" in outcomes, float("equal" in outcomes), parse_failure=False)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -179,11 +195,14 @@ def _to_decimal(token: str) -> Decimal:
 def grade_text(answer: str, answers: Sequence[str]) -> Grade:
     """Grade a short text: correct if equal to an accepted string once normalised; the score is ANLS.
 
+    The two are apart: a full stop or quotes leave an answer correct, and cost what the official ANLS takes off for
+    them, which is everything where the answer is as short as they are.
+
     Args:
         answer: the answer.
         answers: accepted strings.
 
-    >>> grade_text("Facebook.", ["facebook"])
+    >>> grade_text("Facebook", ["facebook"])
     Grade(correct=True, score=1.0, parse_failure=False)
     >>> grade_text("facebok", ["facebook"])
     Grade(correct=False, score=0.875, parse_failure=False)
@@ -191,9 +210,8 @@ def grade_text(answer: str, answers: Sequence[str]) -> Grade:
     text = normalise(answer)
     if not text:
         return _UNREADABLE
-    if any(text == normalise(accepted) for accepted in answers):
-        return Grade(correct=True, score=1.0, parse_failure=False)
-    return Grade(correct=False, score=anls(_unwrap(answer), answers), parse_failure=False)
+    correct = any(text == normalise(accepted) for accepted in answers)
+    return Grade(correct, anls(_without_latex(answer), answers), parse_failure=False)
 
 
 def grade_spans(answer: str, answers: Sequence[str]) -> Grade:
@@ -229,16 +247,18 @@ def anls(answer: str, answers: Sequence[str]) -> float:
 
 
 def _similarity(answer: str, accepted: str) -> float:
-    # Compared as whole numbers, so that a distance of exactly one half is not a matter of rounding.
-    distance, longest = Levenshtein.distance(answer, accepted), max(len(answer), len(accepted))
+    # Lengths are those in upper case, as in the official scorer: one more for a German sharp s. Compared as whole
+    # numbers, so that a distance of exactly one half is not a matter of rounding.
+    distance, longest = Levenshtein.distance(answer, accepted), max(len(answer.upper()), len(accepted.upper()))
     if longest == 0:
         return 1.0
     return 1.0 - distance / longest if 2 * distance < longest else 0.0
 
 
 def _sorted_spans(text: str) -> str:
-    # A comma before a digit belongs to a number, as in "1,200".
-    return ", ".join(sorted(filter(None, map(normalise, re.split(r"[;\n]|,(?!\d)", _unstyle(text))))))
+    # A comma within a number, as in "1,200", parts nothing; "2009,2013" are two.
+    pieces = re.split(r"[;\n]|,(?!(?<=\d,)\d{3}(?!\d))", _unstyle(text))
+    return ", ".join(sorted(filter(None, map(normalise, pieces))))
 
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
@@ -264,12 +284,17 @@ def _unwrap(text: str) -> str:
 
 
 def _unstyle(text: str) -> str:
-    r"""Remove what \boxed{} invites: dollar signs, \text{...}, escaped characters; and compose Unicode (NFKC)."""
-    text = unicodedata.normalize("NFKC", text)
+    """Remove what a box invites, and compose Unicode (NFKC), so that one character has one spelling."""
+    return _without_latex(unicodedata.normalize("NFKC", text))
+
+
+def _without_latex(text: str) -> str:
+    r"""Remove dollar signs, \text{...}, escaped characters and Markdown's asterisks around all of it."""
     for _ in range(3):  # styles within styles
         text = _LATEX_STYLE.sub(r"\1", text)
     text = re.sub(r"\\[ ,;!]", " ", text)
     text = re.sub(r"^\s*\$([^$]*)\$\s*$", r"\1", text)  # $3$, and not the price $3
+    text = re.sub(r"^\s*\*\*([^*]*)\*\*\s*$", r"\1", text)  # **3**, as Markdown prints it bold
     return re.sub(r"\\([%$&#_{}])", r"\1", text)
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from pixel_env.evaluation import bootstrap, evaluate, paired_difference, wilson
+from pixel_env.evaluation import at_k, bootstrap, evaluate, paired_difference, pass_at_k, wilson
 from pixel_env.trajectory import Trajectory, Turn
 
 FIRST = Trajectory(
@@ -163,6 +165,63 @@ def test_paired_difference_of_other_tasks() -> None:
         paired_difference([made()], [made(task_id="t1")])
     with pytest.raises(ValueError, match="at least one task finished on both sides"):
         paired_difference([made(error="broken")], [made()])
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer() -> None:
+    for n in range(1, 7):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                subsets = list(combinations([True] * c + [False] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_is_unbiased_where_the_plain_estimate_is_not() -> None:
+    # With p right answers in the long run, pass@2 is 1 - (1 - p)^2. Expectation over the binomial of 4 answers:
+    p, n, k = 0.3, 4, 2
+    weights = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    assert sum(w * pass_at_k(n, c, k) for c, w in enumerate(weights)) == pytest.approx(1 - (1 - p) ** k)
+    assert sum(w * (1 - (1 - c / n) ** k) for c, w in enumerate(weights)) < 1 - (1 - p) ** k - 0.01
+
+
+def test_pass_at_k_of_many_answers_is_exact() -> None:
+    assert pass_at_k(2000, 1, 1000) == 0.5  # the binomial coefficients have 600 digits
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 0), (4, 1, 5), (4, 5, 1), (4, -1, 1), (0, 0, 1)])
+def test_pass_at_k_of_nonsense(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match=f"got n={n}, c={c}, k={k}"):
+        pass_at_k(n, c, k)
+
+
+def samples(*rights: int, n: int = 4) -> list[Trajectory]:
+    return [made(task_id=f"t{task}", correct=i < right) for task, right in enumerate(rights) for i in range(n)]
+
+
+def test_at_k_by_hand() -> None:
+    found = at_k(samples(0, 1, 4), k=2)
+    assert found.average.mean == pytest.approx((0 + 1 / 4 + 1) / 3)
+    assert found.any_right.mean == pytest.approx((0 + 1 / 2 + 1) / 3)  # 3 of 6 pairs hold the right one
+    assert found.average.low < found.average.mean < found.average.high
+    assert at_k(samples(0, 1, 4), k=2) == found  # seeded
+
+
+def test_at_k_bootstraps_over_tasks_and_not_over_answers() -> None:
+    found = at_k(samples(2, 2, 2), k=1)  # the tasks do not differ
+    assert dataclasses.astuple(found.average) == (0.5, 0.5, 0.5)
+    assert found.average == found.any_right  # k = 1
+
+
+def test_at_k_leaves_out_what_broke_off() -> None:
+    broken = made(task_id="t0", correct=True, error="TimeoutError: no reply")
+    assert at_k([*samples(1), broken], k=4).average.mean == 0.25
+    with pytest.raises(ValueError, match="at least k = 5 finished episodes a task, got 4 of t0"):
+        at_k([*samples(1), broken], k=5)
+    with pytest.raises(ValueError, match="at least k = 1 finished episodes a task, got 0 of t0"):
+        at_k([broken], k=1)
+    with pytest.raises(ValueError, match="at least one trajectory"):
+        at_k([], k=1)
+    with pytest.raises(ValueError, match="k=0"):
+        at_k(samples(1), k=0)
 
 
 def test_report_as_json_and_markdown() -> None:

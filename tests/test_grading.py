@@ -1,15 +1,20 @@
 """The grader: tables of answers with the reason beside each, and every procedural suite accepts its own gold."""
 
+import time
+
+import numpy as np
 import pytest
+from fakes import image_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixel_env.actions import Answer, parse
-from pixel_env.grading import anls, grade, grade_choice, grade_number, grade_spans, grade_text, normalise
+from pixel_env.grading import anls, grade, grade_choice, grade_number, grade_spans, grade_text, grade_value, normalise
 from pixel_env.policies import gold
 from pixel_env.tasks import SUITES, ProceduralTasks, Task
 
 RIGHT, WRONG, UNREADABLE = "right", "wrong", "unreadable"
+KINDS = ("number", "text", "spans")  # those that need no math-verify
 COLOURS = ("red car", "blue car", "a green car", "none")
 
 CHOICE = [  # the right option is (B) blue car
@@ -27,6 +32,7 @@ CHOICE = [  # the right option is (B) blue car
     (r"\text{(B)}", RIGHT),  # LaTeX
     (r"\mathrm{\text{B}}", RIGHT),  # LaTeX in LaTeX
     ("$B$", RIGHT),  # math mode
+    ("**B**", RIGHT),  # Markdown
     ("The answer is B", RIGHT),  # a phrase before the letter
     ("Option (B)", RIGHT),  # likewise
     ("answer: blue car", RIGHT),  # a phrase before the text
@@ -83,7 +89,14 @@ NUMBER = [  # the right number is 7
     ("3 + 4", UNREADABLE),  # nothing is computed
     ("7/1", UNREADABLE),  # nothing is computed
     ("2009-2013", UNREADABLE),  # a range is no difference
-    ("twenty-one", UNREADABLE),  # beyond twenty words are not read, and not read as 20 or 1
+    ("twenty-one", WRONG),  # 21, and not 20 or 1
+    ("twenty one", WRONG),  # likewise
+    ("seventy-seven", WRONG),  # holds the word
+    ("seven hundred", UNREADABLE),  # words are read up to 99, and this is not 7
+    ("seven and a half", UNREADABLE),  # nor this
+    ("no one", UNREADABLE),  # and this is not 1
+    ("none", UNREADABLE),  # may mean 0, or that nothing was found
+    ("**7**", RIGHT),  # Markdown
     ("7th", UNREADABLE),  # a digit within a word
     ("B7", UNREADABLE),  # a digit within a word
     ("1.2.7", UNREADABLE),  # a version
@@ -110,11 +123,88 @@ def test_number_words_and_thousands() -> None:
     assert grade_number("12,345,678", ["12345678"]).correct
 
 
+def test_number_words_to_ninety_nine() -> None:
+    tens = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+    units = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    for number in range(20, 100):
+        ten, unit = tens[number // 10 - 2], units[number % 10]
+        for word in {f"{ten}-{unit}".strip("-"), f"{ten} {unit}".strip()}:
+            assert grade_number(f"There are {word}.", [str(number)]).correct, word
+
+
+VALUE = [  # (answer, accepted, verdict)
+    ("0.5", r"\frac{1}{2}", RIGHT),  # LaTeX against digits
+    ("1/2", "0.5", RIGHT),  # a fraction in digits
+    (r"\dfrac{2}{4}", "0.5", RIGHT),  # not reduced
+    ("$0.5$", "0.5", RIGHT),  # math mode
+    ("0.5.", "0.5", RIGHT),  # full stop
+    ("50%", "0.5", RIGHT),  # a percentage is its fraction
+    (r"50\%", "50", RIGHT),  # and its number, as math-verify has it
+    ("1,200", "1200", RIGHT),  # thousands
+    (r"3 \times 10^5", "300000", RIGHT),  # a product with its sign, a power
+    (r"\sqrt{4}", "2", RIGHT),  # a root
+    (r"2\pi", "6.283185", RIGHT),  # six decimals
+    ("\u22125", "-5", RIGHT),  # typographic minus
+    ("3.14", r"\pi", WRONG),  # two decimals
+    ("5", "-5", WRONG),  # sign
+    ("0.33", r"\frac{1}{3}", WRONG),  # rounded
+    ("1/0", "3", WRONG),  # no number equals it
+    ("-4", "2013", WRONG),  # another number
+    ("2009-2013", "-4", UNREADABLE),  # a range is no difference
+    ("3 + 4", "7", UNREADABLE),  # a sum
+    ("1 2", "3", UNREADABLE),  # math-verify alone reads 3
+    ("1 1/2", "1.5", UNREADABLE),  # mixed numbers are not guessed
+    ("1, 2", "2", UNREADABLE),  # two values
+    ("x", "3", UNREADABLE),  # a letter
+    ("tea", "3", UNREADABLE),  # math-verify alone reads a product of letters
+    ("5 dogs", "5", UNREADABLE),  # units are for "number"
+    ("five", "5", UNREADABLE),  # words too
+    ("..", "3", UNREADABLE),  # no digit
+    ("", "3", UNREADABLE),  # nothing
+    ("7" * 3000, "7", UNREADABLE),  # too long for `grade`, and here for nothing
+]
+
+
+@pytest.mark.parametrize(("answer", "accepted", "verdict"), VALUE)
+def test_value(answer: str, accepted: str, verdict: str) -> None:
+    pytest.importorskip("math_verify")
+    result = grade(value_task(accepted), answer)
+    assert (result.correct, result.parse_failure) == (verdict == RIGHT, verdict == UNREADABLE)
+    assert result.score == float(result.correct)
+
+
+def value_task(*answers: str) -> Task:
+    return image_task(answer_kind="value", answers=answers, choices=())
+
+
+def test_value_of_several_accepted() -> None:
+    pytest.importorskip("math_verify")
+    assert grade_value("0.25", ["0.2", r"\frac{1}{4}"]).correct
+    assert not grade_value("0.3", ["0.2", r"\frac{1}{4}"]).correct
+
+
+def test_what_is_no_value_needs_no_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixel_env.grading.compare", None)
+    assert grade_value("tea", ["3"]).parse_failure
+
+
+def test_a_comparison_given_up_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixel_env.grading.compare", lambda gold, answer: "gave up")
+    assert grade_value("9^{9^9}", ["3"]).parse_failure
+
+
+def test_the_accepted_value_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("pixel_env.grading.compare", lambda *texts: asked.append(texts) or "different")
+    grade_value("2", ["1"])
+    assert asked == [(r"\boxed{1}", r"\boxed{2}")]
+
+
 TEXT = [  # the accepted strings are "facebook" and "New York"; scores by hand
     ("facebook", True, 1.0),  # equal
     ("Facebook", True, 1.0),  # case
-    ("facebook.", True, 1.0),  # full stop
-    ('"facebook"', True, 1.0),  # quotes
+    ("facebook.", True, 1 - 1 / 9),  # a full stop is right, and costs what ANLS takes for it
+    ('"facebook"', True, 1 - 2 / 10),  # quotes likewise
     (r"\text{facebook}", True, 1.0),  # LaTeX
     ("new  york", True, 1.0),  # spaces
     ("facebok", False, 1 - 1 / 8),  # one letter missing of eight
@@ -131,6 +221,11 @@ def test_text(answer: str, correct: bool, score: float) -> None:
     result = grade_text(answer, ["facebook", "New York"])
     assert (result.correct, result.parse_failure) == (correct, False)
     assert result.score == pytest.approx(score)
+
+
+def test_text_of_odd_characters_equals_itself() -> None:
+    for text in ("10 m\u00b2", "\u00bd cup", "caf\u00e9\u2122", "stra\u00dfe", "\uff17", r"50\%", "$5"):
+        assert grade_text(text, [text.replace("\\", "")]).score == 1.0
 
 
 @pytest.mark.parametrize("answer", ["", "  ", ".", '""', r"\text{}"])
@@ -174,6 +269,22 @@ def test_anls_equals_a_slow_version(a: str, b: str) -> None:
     assert anls(a, [b]) == pytest.approx(1 - distance if distance < 0.5 else 0.0)
 
 
+def test_anls_equals_the_package() -> None:
+    reference = pytest.importorskip("anls").anls_score
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcABC 1.\té\u00df\u4e2d"))
+    for _ in range(5000):
+        answer, *accepted = ("".join(rng.choice(letters, size=rng.integers(9))) for _ in range(rng.integers(2, 5)))
+        assert anls(answer, accepted) == pytest.approx(reference(answer, accepted), abs=1e-12), (answer, accepted)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=12), st.lists(st.text(max_size=12), min_size=1, max_size=3))
+def test_anls_equals_the_package_on_any_text(answer: str, accepted: list[str]) -> None:
+    reference = pytest.importorskip("anls").anls_score
+    assert anls(answer, accepted) == pytest.approx(reference(answer, accepted), abs=1e-12)
+
+
 SPANS = [  # the accepted list is "red, blue"
     ("red, blue", True),  # equal
     ("Blue,red", True),  # order, case, space
@@ -183,6 +294,7 @@ SPANS = [  # the accepted list is "red, blue"
     ("red, blue, green", False),  # one too many
     ("red, red, blue", False),  # twice
     ("redblue", False),  # no separator
+    ("red and blue", False),  # "and" may be part of a span
 ]
 
 
@@ -193,6 +305,13 @@ def test_spans(answer: str, correct: bool) -> None:
 
 def test_spans_keep_thousands_together() -> None:
     assert grade_spans("2,000; 1,500", ["1,500, 2,000"]).correct
+    assert grade_spans("2013,2009", ["2009, 2013"]).correct  # four digits after a comma are no thousand
+    assert not grade_spans("1,500", ["1, 500"]).correct
+
+
+def test_equal_options_are_equally_right() -> None:
+    assert all(grade_choice(letter, ["red"], ["red", "blue", "Red"]).correct for letter in "AC")
+    assert grade_choice("red", ["red"], ["red", "blue", "Red"]).parse_failure  # which one?
 
 
 def test_normalise_composes_unicode() -> None:
@@ -207,11 +326,25 @@ def test_grading_is_total_and_deterministic(answer: str) -> None:
         lambda: grade_number(answer, ["7"]),
         lambda: grade_text(answer, ["facebook"]),
         lambda: grade_spans(answer, ["red, blue"]),
+        lambda: grade(image_task(), answer),
     ):
         verdict = result()
         assert verdict == result()
         assert 0.0 <= verdict.score <= 1.0
         assert not (verdict.parse_failure and (verdict.correct or verdict.score))
+
+
+@pytest.mark.parametrize("piece", ["7", "7,", "B", "(", r"\text{", " ", "a b", "-", "\ufdfa", "seven ", "$", "*"])
+def test_long_answers_return_fast(piece: str) -> None:
+    answer = piece * (10_000_000 // len(piece))
+    began = time.perf_counter()
+    for kind in ("number", "value", "text", "spans"):
+        assert grade(image_task(answer_kind=kind, answers=("7",), choices=()), answer).parse_failure
+    assert grade(image_task(), answer).parse_failure
+    short = piece * (2000 // len(piece))  # the longest that is read
+    for task in (image_task(), *(image_task(answer_kind=kind, answers=("7",), choices=()) for kind in KINDS)):
+        grade(task, short)
+    assert time.perf_counter() - began < 5.0  # quadratic work on the ten million would take hours
 
 
 def task_of(index: int, suite: str) -> Task:
@@ -244,3 +377,5 @@ def test_tasks_that_contradict_themselves() -> None:
         grade_choice("A", ["yellow"], COLOURS)
     with pytest.raises(ValueError, match="every accepted answer to be one number"):
         grade_number("7", ["a few"])
+    with pytest.raises(ValueError, match="every accepted answer to be one value"):
+        grade_value("7", ["x + 1"])

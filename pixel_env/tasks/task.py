@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pixel_env.media import Box, Source
 
-ANSWER_KINDS = ("choice", "number", "text", "spans")
+ANSWER_KINDS = ("choice", "number", "value", "text", "spans")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""Are two answers equal as mathematics? math-verify, in a process that can be killed.
+
+A computer algebra system that reads what a model wrote may compute a tower of powers for hours, in calls that no alarm
+interrupts. So it runs in a child process with limited time and memory, which is started when first needed and is this
+file run as a script. Install it with ``pip install "pixel-env[math]"``.
+"""
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import cache
+from typing import Literal
+
+Outcome = Literal["equal", "different", "first unreadable", "second unreadable", "gave up"]
+
+SECONDS = 30.0  # math-verify itself stops after 5 s for each text and 5 s for the comparison, where it can
+MEMORY = 4 * 2**30  # bytes of address space of the child
+
+
+def require() -> None:
+    """Raise ImportError unless math-verify is installed."""
+    if importlib.util.find_spec("math_verify") is None:
+        raise ImportError('expected math-verify to be installed, got none; run pip install "pixel-env[math]"')
+
+
+def compare(first: str, second: str, seconds: float = SECONDS) -> Outcome:
+    r"""Say whether two texts hold equal mathematics. Not symmetric: math-verify takes the accepted answer first.
+
+    Args:
+        first: a text with LaTeX or numbers, for example ``\boxed{\frac{1}{2}}``.
+        second: the other text.
+        seconds: time-out, after which the outcome is "gave up".
+
+    Raises:
+        ImportError: if math-verify is not installed.
+    """
+    require()
+    return _checker(os.getpid()).ask(first, second, seconds)
+
+
+@cache
+def _checker(pid: int) -> "_Checker":
+    """Return the checker of this process: a fork must not talk through the pipes of its parent."""
+    checker = _Checker()
+    atexit.register(lambda: checker.close() if os.getpid() == pid else None)
+    return checker
+
+
+class _Checker:
+    """One child process: started when it is asked, and again after it had to be killed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[str] | None = None
+
+    def ask(self, first: str, second: str, seconds: float) -> Outcome:
+        line = json.dumps([first, second]) + "\n"
+        with self._lock:
+            began = time.monotonic()
+            reply = self._exchange(line, seconds)
+            if not reply and time.monotonic() - began < seconds:  # it died by itself: once more, in a new one
+                reply = self._exchange(line, seconds)
+        return json.loads(reply) if reply else "gave up"
+
+    def _exchange(self, line: str, seconds: float) -> str:
+        """Return the reply, or "" if the child died or was killed for being late."""
+        child = self._running()
+        assert child.stdin is not None and child.stdout is not None
+        timer = threading.Timer(seconds, child.kill)
+        timer.start()
+        reply = ""
+        with contextlib.suppress(OSError):
+            child.stdin.write(line)
+            child.stdin.flush()
+            reply = child.stdout.readline()
+        timer.cancel()
+        if not reply:
+            self.close()
+        return reply
+
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            # -P keeps the modules beside this file from standing in for others of the same name.
+            command = [sys.executable, "-P", __file__]
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
+            self._child = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=null, text=True, encoding="ascii", bufsize=-1
+            )
+        return self._child
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout):
+                with contextlib.suppress(OSError):  # what could not be written to a dead child
+                    if pipe is not None:
+                        pipe.close()
+        self._child = None
+
+
+# --- the child --------------------------------------------------------------------------------------------------------
+
+
+def _answer_forever() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system can limit it
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for line in sys.stdin:
+        print(json.dumps(_outcome(*json.loads(line))), flush=True)
+
+
+def _outcome(first: str, second: str) -> Outcome:
+    from math_verify import parse, verify
+
+    with contextlib.suppress(Exception):
+        parsed = parse(second)
+        if parsed:
+            with contextlib.suppress(Exception):
+                candidate = parse(first)
+                if candidate:
+                    return "equal" if verify(candidate, parsed) else "different"
+            return "first unreadable"
+    return "second unreadable"
+
+
+if __name__ == "__main__":
+    _answer_forever()
