@@ -117,33 +117,34 @@ class EndpointPolicy:
         The same request asked again is another sample: the n-th time since the policy was made finds the n-th reply of
         the cache.
         """
-        samples = []
-        for conversation in conversations:
-            request = self._key(conversation, None)
-            samples.append(self._samples[request])
-            self._samples[request] += 1
-        turns = self.endpoint.run(self._turns(conversations, samples))
-        return [turn if isinstance(turn, Exception) else turn.text for turn in turns]
+        turns = self.endpoint.run(self._turns(conversations))
+        return [turn.text if isinstance(turn, Reply) else turn for turn in turns]
 
-    async def _turns(self, conversations: Sequence[Conversation], samples: Sequence[int]) -> list[Reply | Exception]:
-        turns = [self.turn(conversation, sample) for conversation, sample in zip(conversations, samples, strict=True)]
-        replies = await asyncio.gather(*turns, return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException) and not isinstance(reply, Exception):
-                raise reply
-        return replies  # type: ignore[return-value]
+    async def _turns(self, conversations: Sequence[Conversation]) -> list[Reply | Exception]:
+        return await asyncio.gather(*(self._turn_or_error(conversation) for conversation in conversations))
 
-    async def turn(self, conversation: Conversation, sample: int = 0) -> Reply:
+    async def _turn_or_error(self, conversation: Conversation) -> Reply | Exception:
+        try:
+            return await self.turn(conversation)
+        except Exception as error:  # whatever breaks is the error of one episode
+            return error
+
+    async def turn(self, conversation: Conversation, sample: int | None = None) -> Reply:
         """Return the reply to one conversation; runs in the endpoint's loop.
 
         Args:
             conversation: In which it is the policy's turn.
-            sample: Number of the sample, where the same may be asked several times.
+            sample: Number of the sample, where the same may be asked several times; by default how often it was.
 
         Raises:
             EndpointError: There is no reply.
+            ValueError: The markers in a text and the images differ in number.
         """
-        key = self._key(conversation, sample)
+        request = self._fingerprint(conversation)
+        if sample is None:
+            sample = self._samples[request]
+            self._samples[request] += 1
+        key = f"{request}-{sample}"
         if self._log is not None and (kept := self._log.get(key)) is not None:
             self.reused += Usage.of(kept)
             return kept
@@ -162,9 +163,9 @@ class EndpointPolicy:
     def _request(self, conversation: Conversation, show: Show) -> dict[str, Any]:
         return {"model": self.model, "messages": messages(conversation, self.tools, show), **self.settings}
 
-    def _key(self, conversation: Conversation, sample: int | None) -> str:
-        """Return the fingerprint of a request; images count by their digests."""
-        request = self._request(conversation, digest) | {"sample": sample}
+    def _fingerprint(self, conversation: Conversation) -> str:
+        """Return a digest of a request; images count by their own digests."""
+        request = self._request(conversation, digest)
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 

@@ -109,7 +109,7 @@ class Endpoint:
         Raises:
             EndpointError: There is none, and trying again cannot help, or has not.
         """
-        request: dict[str, Any] | None = None
+        request: dict[str, Any] = {}
         begun, tries = math.inf, 0
         while True:
             async with self._slots:
