@@ -20,7 +20,7 @@ from agents.replies import Reply, read
 try:
     import openai
 except ImportError as error:
-    raise ImportError("expected the package openai; install it with: pip install 'pixel-env[endpoint]'") from error
+    raise ImportError("expected the package openai; install it with: pip install openai") from error
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds of back-off: the pause doubles from the first to the longest."""
