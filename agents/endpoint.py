@@ -68,13 +68,13 @@ class Endpoint:
         deadline: float,
     ) -> None:
         """Prepare to ask; nothing is sent yet. For the arguments see `EndpointPolicy`."""
+        self._shown_url = _without_secrets(base_url)
         self.timeout, self.retries, self.deadline = timeout, retries, deadline
         self._secret = api_key or os.environ.get("OPENAI_API_KEY", "")
         # A server that wants no key gets a word in its place: the client refuses to start without one.
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=self._secret or "none", max_retries=0, timeout=timeout
         )
-        self._shown_url = _without_secrets(base_url)
         self._slots = asyncio.Semaphore(concurrency)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
