@@ -28,7 +28,12 @@ GUIDELINE = (
 
 ANSWER_RECEIVED = "Answer received."
 
-_TOOLS = """You are a helpful assistant.
+IMAGE_BELOW = "shown in the next message"
+"""Stands for a marker where a message cannot hold images."""
+
+_HEAD = "You are a helpful assistant."
+
+_TOOLS = """{head}
 
 # Tools
 
@@ -54,7 +59,22 @@ def instructions(coordinates: str) -> str:
         coordinates: ``"pixel"``, ``"fraction"`` or ``"thousandth"``.
     """
     schemas = "\n".join(json.dumps(schema) for schema in SCHEMAS)
-    return _TOOLS.format(schemas=schemas, coordinates=COORDINATES[coordinates])
+    return _TOOLS.format(head=_HEAD, schemas=schemas, coordinates=COORDINATES[coordinates])
+
+
+def without_functions(system: str) -> str:
+    """Return the system text for a server that is given the functions as schemas and describes them itself.
+
+    Args:
+        system: what :func:`instructions` returned; any other text is returned as it is.
+
+    >>> without_functions(instructions("fraction")).splitlines()[0]
+    'You are a helpful assistant.'
+    """
+    for coordinates, sentence in COORDINATES.items():
+        if system == instructions(coordinates):
+            return f"{_HEAD}\n\n{sentence}"
+    return system
 
 
 def plain(text: str) -> str:

@@ -38,8 +38,12 @@ class Conversation:
 class Policy(Protocol):
     """Anything that writes the next turn of conversations."""
 
-    def act(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Return one action text a conversation, in their order."""
+    def act(self, conversations: Sequence[Conversation]) -> Sequence[str | Exception]:
+        """Return one action text a conversation, in their order.
+
+        An exception in place of a text ends that episode with an error. One that is raised says nothing about whose
+        fault it was, so every conversation of the batch is asked again, alone.
+        """
         ...
 
 
@@ -180,4 +184,7 @@ def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
     if len(actions) != len(episodes):
         raise ValueError(f"expected one action a conversation, {len(episodes)}, got {len(actions)}")
     for episode, action in zip(episodes, actions, strict=True):
-        episode.step(action)
+        if isinstance(action, Exception):
+            episode.fail(action)
+        else:
+            episode.step(action)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from chat_server import completion, serving
 
 from pixel_env.env import PixelReasonEnv
 from pixel_env.registration import ENVIRONMENTS
@@ -25,11 +26,21 @@ def titles() -> list[str]:
 @pytest.mark.parametrize("block", BLOCKS, ids=titles())
 def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(lambda *_: completion(r"\boxed{A}")) as server:
+        block = block.replace("http://127.0.0.1:8000/v1", server.url)
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_there_are_blocks_to_run() -> None:
-    assert titles() == ["The loop", "Rewards", "Your policy", "Trajectories", "Your tasks"]
+    assert titles() == [
+        "The loop",
+        "Rewards",
+        "Your policy",
+        "Any OpenAI-compatible endpoint",
+        "Trajectories",
+        "Your tasks",
+    ]
 
 
 def test_comments_on_the_loop_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,20 @@ def test_a_policy_that_fails_breaks_off_its_own_episodes_only() -> None:
     assert evaluate(played).overall.errors == 2
 
 
+def test_an_exception_in_place_of_a_text_is_the_error_of_one_episode() -> None:
+    class Excuses(Scripted):
+        def act(self, conversations: Sequence[Conversation]) -> list[str | Exception]:  # type: ignore[override]
+            self.batches.append(len(conversations))
+            late = [int(c.task_id.rpartition("-")[2]) == 2 for c in conversations]
+            return [TimeoutError("no reply in 30 s") if wait else r"\boxed{A}" for wait in late]
+
+    policy = Excuses()
+    played = rollout(policy, ZOOM, range(4), preset="micro", progress=False)
+    assert [trajectory.error for trajectory in played] == [None, None, "TimeoutError: no reply in 30 s", None]
+    assert policy.batches == [4]  # no one is asked again
+    assert evaluate(played).overall.errors == 1
+
+
 def test_an_image_that_cannot_be_decoded_becomes_an_error(tmp_path) -> None:
     Image.new("RGB", (640, 480), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")

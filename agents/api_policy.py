@@ -1,0 +1,287 @@
+"""Any OpenAI-compatible endpoint as a policy: turn by turn in `pixel_env.rollout`, or every episode at its own pace."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from agents.chat import Show, Tools, data_url, messages
+from agents.endpoint import Endpoint, EndpointError
+from agents.replies import Reply, ReplyLog, Usage
+from pixel_env.actions import SCHEMAS
+from pixel_env.rollout import Conversation, Episode
+from pixel_env.settings import one_of
+from pixel_env.trajectory import Trajectory, digest
+
+logger = logging.getLogger(__name__)
+
+
+class EndpointPolicy:
+    """A policy that asks a server. Close it, or use it in a `with` block, to end its connections.
+
+    Attributes:
+        asked: Tokens of the requests that this policy sent.
+        reused: Tokens of the replies that it found in the cache instead.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        temperature: float | None = 0.0,
+        max_new_tokens: int = 1024,
+        limit_field: str = "max_tokens",
+        tools: Tools = "text",
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        retries: int = 5,
+        deadline: float = 600.0,
+        cache: str | Path | None = None,
+        prices: tuple[float, float] | None = None,
+    ) -> None:
+        """Speak with a model of a server; nothing is sent before the first turn.
+
+        Args:
+            model: The name that the server knows it by.
+            base_url: Where the server is, such as ``http://127.0.0.1:8000/v1``.
+            api_key: The key; by default that of the environment variable OPENAI_API_KEY, if there is one.
+            temperature: 0 for the likeliest turn, None to leave it to the server.
+            max_new_tokens: Most tokens of a turn.
+            limit_field: What the server calls that; OpenAI's reasoning models want ``"max_completion_tokens"``.
+            tools: ``"text"``: calls are written as the system text of the environment asks. ``"native"``: the
+                operations are given to the server as tools, and its tool calls become the text of an action.
+            concurrency: Most requests at a time.
+            timeout: Seconds that one try may take.
+            retries: Tries after the first, where trying again can help.
+            deadline: Seconds for a turn with all its tries.
+            cache: A JSONL file of replies. A request that is in it is not sent, so a run that was killed goes on where
+                it was. It knows model, messages and settings but not the server: use one file for one set of weights.
+            prices: Of a million tokens read and of a million written.
+
+        Raises:
+            ValueError: A setting out of range, or a `cache` that is not one.
+        """
+        one_of("tools", tools, ("text", "native"))
+        if concurrency < 1 or retries < 0 or timeout <= 0 or deadline <= 0:
+            raise ValueError(
+                "expected concurrency of at least 1, retries of at least 0, and timeout and deadline above 0, "
+                f"got {concurrency}, {retries}, {timeout} and {deadline}"
+            )
+        self.model, self.tools, self.prices = model, tools, prices
+        self.settings: dict[str, Any] = {limit_field: max_new_tokens}
+        if temperature is not None:
+            self.settings["temperature"] = temperature
+        if tools == "native":
+            self.settings["tools"] = list(SCHEMAS)
+        self.asked, self.reused = Usage(), Usage()
+        self._log = None if cache is None else ReplyLog(cache)
+        self._samples: Counter[str] = Counter()
+        self._complained = False
+        self.endpoint = Endpoint(
+            base_url, api_key, concurrency=concurrency, timeout=timeout, retries=retries, deadline=deadline
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and the cache."""
+        self.endpoint.close()
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def cost(self) -> float | None:
+        """The price of the requests sent; None without prices, or where the server left figures out."""
+        return self.asked.cost(self.prices)
+
+    def act(self, conversations: Sequence[Conversation]) -> list[str | Exception]:
+        """Write the next turn of every conversation; an error stands in the place of a turn that could not be had.
+
+        The same request asked again is another sample: the n-th time since the policy was made finds the n-th reply of
+        the cache.
+        """
+        turns = self.endpoint.run(self._turns(conversations))
+        return [turn.text if isinstance(turn, Reply) else turn for turn in turns]
+
+    async def _turns(self, conversations: Sequence[Conversation]) -> list[Reply | Exception]:
+        return await asyncio.gather(*(self._turn_or_error(conversation) for conversation in conversations))
+
+    async def _turn_or_error(self, conversation: Conversation) -> Reply | Exception:
+        try:
+            return await self.turn(conversation)
+        except Exception as error:  # whatever breaks is the error of one episode
+            return error
+
+    async def turn(self, conversation: Conversation, sample: int | None = None) -> Reply:
+        """Return the reply to one conversation; runs in the endpoint's loop.
+
+        Args:
+            conversation: In which it is the policy's turn.
+            sample: Number of the sample, where the same may be asked several times; by default how often it was.
+
+        Raises:
+            EndpointError: There is no reply.
+            ValueError: The markers in a text and the images differ in number.
+        """
+        request = self._fingerprint(conversation)
+        if sample is None:
+            sample = self._samples[request]
+            self._samples[request] += 1
+        key = f"{request}-{sample}"
+        if self._log is not None and (kept := self._log.get(key)) is not None:
+            self.reused += Usage.of(kept)
+            return kept
+        try:
+            reply = await self.endpoint.ask(self.model, lambda: self._request(conversation, data_url))
+        except EndpointError as error:
+            if not self._complained:  # a wrong key fails every episode: say so before the last of them has ended
+                logger.warning("%s", error)
+                self._complained = True
+            raise
+        if self._log is not None:
+            self._log.add(key, reply)
+        self.asked += Usage.of(reply)
+        return reply
+
+    def _request(self, conversation: Conversation, show: Show) -> dict[str, Any]:
+        return {"model": self.model, "messages": messages(conversation, self.tools, show), **self.settings}
+
+    def _fingerprint(self, conversation: Conversation) -> str:
+        """Return a digest of a request; images count by their own digests."""
+        request = self._request(conversation, digest)
+        return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Played:
+    """An episode and the tokens of its turns, whether they were asked for or found in the cache."""
+
+    trajectory: Trajectory
+    usage: Usage
+
+
+def rollout_endpoint(
+    policy: EndpointPolicy, env_id: str, tasks: Iterable[int | str], /, **settings: Any
+) -> list[Trajectory]:
+    """What `pixel_env.rollout` does, but no episode waits for another. For the settings see `play`."""
+    return [played.trajectory for played in play(policy, env_id, tasks, **settings)]
+
+
+def play(
+    policy: EndpointPolicy,
+    env_id: str,
+    tasks: Iterable[int | str],
+    /,
+    *,
+    group_size: int = 1,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> list[Played]:
+    """Play tasks, each episode at its own pace.
+
+    Args:
+        policy: Asked with one conversation at a time, up to its `concurrency` at once.
+        env_id: Id for `gymnasium.make`.
+        tasks: Indices or ids of tasks.
+        group_size: G, episodes a task.
+        batch_size: Episodes played at a time.
+        seed: Seeds the resets, as in `pixel_env.rollout`.
+        progress: Show a progress bar.
+        **env_kwargs: For `gymnasium.make`.
+
+    Returns:
+        One an episode: the G of the first task, the G of the second, ...
+    """
+    if group_size < 1 or batch_size < 1:
+        raise ValueError(f"expected group_size and batch_size of at least 1, got {group_size} and {batch_size}")
+    planned = [task for task in tasks for _ in range(group_size)]
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(planned)).tolist()
+    before: Counter[int | str] = Counter()
+    plan: deque[_Planned] = deque()
+    for index, (task, reset_seed) in enumerate(zip(planned, seeds, strict=True)):
+        plan.append(_Planned(index, task, reset_seed, before[task]))
+        before[task] += 1
+    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
+    done: dict[int, Played] = {}
+    try:
+        # All environments share one thread: their work is short, and sources of a task are not made for several.
+        with (
+            ThreadPoolExecutor(1, "environments") as environments,
+            tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar,
+        ):
+            policy.endpoint.run(_play_all(policy, episodes, plan, done, environments, bar))
+    finally:
+        for episode in episodes:
+            episode.env.close()
+    return [done[index] for index in range(len(planned))]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """An episode to be played: its place in the result, its task, and how often the task came before."""
+
+    index: int
+    task: int | str
+    seed: int
+    sample: int
+
+
+async def _play_all(
+    policy: EndpointPolicy,
+    episodes: Sequence[Episode],
+    plan: deque[_Planned],
+    done: dict[int, Played],
+    environments: ThreadPoolExecutor,
+    bar: tqdm,
+) -> None:
+    """Play the plan to its end; every episode that falls free takes the next."""
+
+    async def work(episode: Episode) -> None:
+        while plan:
+            planned = plan.popleft()
+            done[planned.index] = await _play(policy, episode, planned, environments)
+            bar.update()
+            if errors := sum(played.trajectory.error is not None for played in done.values()):
+                bar.set_postfix(errors=errors)
+
+    workers = [asyncio.create_task(work(episode)) for episode in episodes]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+
+
+async def _play(
+    policy: EndpointPolicy, episode: Episode, planned: _Planned, environments: ThreadPoolExecutor
+) -> Played:
+    loop, usage = asyncio.get_running_loop(), Usage()
+    await loop.run_in_executor(environments, episode.reset, planned.task, planned.seed)
+    while not episode.done:
+        try:
+            reply = await policy.turn(episode.conversation, planned.sample)
+        except Exception as error:  # as in `pixel_env.rollout`: whatever breaks there is data
+            episode.fail(error)
+            break
+        usage += Usage.of(reply)
+        await loop.run_in_executor(environments, episode.step, reply.text)
+    return Played(episode.trajectory(), usage)

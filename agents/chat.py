@@ -1,0 +1,132 @@
+"""Conversations as messages of the OpenAI chat protocol, and replies as action texts. Nothing is sent here.
+
+The protocol says nothing of special tokens: what the template of a server does with the name of one in a text is up to
+the server.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from pixel_env.actions import CropImage, SelectFrames, parse
+from pixel_env.prompts import IMAGE_BELOW, IMAGE_MARKER, plain, without_functions
+from pixel_env.rollout import Conversation
+
+Tools = Literal["text", "native"]
+Message = dict[str, Any]
+Show = Callable[[np.ndarray], str]
+"""What stands for an image (H, W, 3) uint8 in a message: its `data_url`, or a digest where it is not sent."""
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Message]:
+    """Return the messages of a conversation in which it is the policy's turn.
+
+    Args:
+        conversation: What has been said and shown.
+        tools: ``"text"``: calls are text, as the system text asks for. ``"native"``: calls are tool calls of the
+            protocol, and what they gave stands under the role "tool".
+        show: What stands for an image.
+
+    Raises:
+        ValueError: The markers in a text and the images differ in number.
+    """
+    system = conversation.instructions if tools == "text" else without_functions(conversation.instructions)
+    first, *later = conversation.observations
+    said: list[Message] = [{"role": "system", "content": system}] if system else []
+    said.append({"role": "user", "content": _parts(first["text"], first["images"], show)})
+    for turn, (action, observation) in enumerate(zip(conversation.actions, later, strict=True), start=1):
+        text, images = observation["text"], observation["images"]
+        call_id = f"call{turn:05d}"  # nine letters and digits, which the strictest servers ask for
+        call = native_call(action, call_id) if tools == "native" else None
+        if call is None:
+            # A marker in the policy's words is no image, and half a surrogate pair cannot be sent.
+            said += [{"role": "assistant", "content": plain(action)}]
+            said += [{"role": "user", "content": _parts(text, images, show)}]
+        else:
+            said += [call, *_result(call_id, text, images, show)]
+    return said
+
+
+def native_call(action: str, call_id: str) -> Message | None:
+    """Return an action that ends in one good call as an assistant message with a tool call, else None.
+
+    A broken call stays text: servers read the arguments in the history as JSON and refuse the whole request.
+    """
+    before, tag, call = action.rpartition(_OPEN)
+    if not tag or not call.endswith(_CLOSE) or not isinstance(parse(action), CropImage | SelectFrames):
+        return None
+    asked = json.loads(call.removesuffix(_CLOSE))
+    function = {"name": asked["name"], "arguments": json.dumps(asked["arguments"])}
+    return {
+        "role": "assistant",
+        "content": plain(before.rstrip()) or None,
+        "tool_calls": [{"id": call_id, "type": "function", "function": function}],
+    }
+
+
+def action_text(content: str | None, calls: Sequence[tuple[str, str]]) -> str:
+    r"""Return a reply as the environment reads it: the words, then every call as text.
+
+    Args:
+        content: The words of the reply.
+        calls: Name and arguments of each tool call. The arguments are put in as they came: where they are not JSON,
+            the environment says so to the policy, as it does for a call that was written as text.
+
+    >>> action_text("Closer.", [("select_frames", '{"target_frames": [2]}')])
+    'Closer. <tool_call>{"name": "select_frames", "arguments": {"target_frames": [2]}}</tool_call>'
+    """
+    tagged = [f'{_OPEN}{{"name": {json.dumps(name)}, "arguments": {arguments}}}{_CLOSE}' for name, arguments in calls]
+    if not content or not tagged:
+        return content or " ".join(tagged)
+    return " ".join([content.rstrip(), *tagged])
+
+
+def data_url(image: np.ndarray) -> str:
+    """Return an image (H, W, 3) uint8 as the data URL of a PNG, which keeps every pixel."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _parts(text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
+    """Return the parts of a message, every image where its marker stands in the text."""
+    first, *rest = text.split(IMAGE_MARKER)
+    _check(len(rest), len(images))
+    parts = [_text(first)]
+    for image, words in zip(images, rest, strict=True):
+        parts += [_picture(image, show), _text(words)]
+    return [part for part in parts if part.get("text") != ""]
+
+
+def _result(call_id: str, text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
+    """Return what a call gave: its text under the role "tool", its images in a user message.
+
+    Many servers and templates take only text in a tool message, so images follow in a message of their own.
+    """
+    _check(text.count(IMAGE_MARKER), len(images))
+    said: list[Message] = [
+        {"role": "tool", "tool_call_id": call_id, "content": text.replace(IMAGE_MARKER, IMAGE_BELOW)}
+    ]
+    if images:
+        said.append({"role": "user", "content": [_picture(image, show) for image in images]})
+    return said
+
+
+def _check(markers: int, images: int) -> None:
+    if markers != images:
+        raise ValueError(f"expected {markers} images, one for each {IMAGE_MARKER} of the text, got {images}")
+
+
+def _text(text: str) -> Message:
+    return {"type": "text", "text": text}
+
+
+def _picture(image: np.ndarray, show: Show) -> Message:
+    return {"type": "image_url", "image_url": {"url": show(image)}}

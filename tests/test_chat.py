@@ -1,0 +1,133 @@
+"""Conversations as chat messages, and replies as actions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agents.chat import action_text, data_url, messages, native_call
+from pixel_env import prompts
+from pixel_env.actions import CropImage, Malformed, SelectFrames, parse, render
+from pixel_env.rollout import Conversation
+
+RNG = np.random.default_rng(0)
+ONE, TWO, THREE = (RNG.integers(0, 256, (28, 28 * n, 3), dtype=np.uint8) for n in (1, 2, 3))
+CROP = render(CropImage((1, 2, 3, 4), 0))
+
+
+def show(image: np.ndarray) -> str:
+    return f"picture {image.shape[1] // 28}"
+
+
+def picture(number: int) -> dict:
+    return {"type": "image_url", "image_url": {"url": f"picture {number}"}}
+
+
+def text(words: str) -> dict:
+    return {"type": "text", "text": words}
+
+
+def conversation(*actions: str) -> Conversation:
+    replies = [
+        {"text": "Image 2: <image>\nImage 3: <image>", "images": (TWO, THREE)},
+        {"text": "Error: no.", "images": ()},
+    ]
+    first = {"text": "Image 1: <image>\nWhich?", "images": (ONE,)}
+    return Conversation("a", prompts.instructions("pixel"), [first, *replies[: len(actions)]], list(actions))
+
+
+def test_text_messages_show_images_where_they_stand() -> None:
+    assert messages(conversation(f"Closer. {CROP}", "Hm."), "text", show) == [
+        {"role": "system", "content": prompts.instructions("pixel")},
+        {"role": "user", "content": [text("Image 1: "), picture(1), text("\nWhich?")]},
+        {"role": "assistant", "content": f"Closer. {CROP}"},
+        {"role": "user", "content": [text("Image 2: "), picture(2), text("\nImage 3: "), picture(3)]},
+        {"role": "assistant", "content": "Hm."},
+        {"role": "user", "content": [text("Error: no.")]},
+    ]
+
+
+def test_native_messages_answer_calls_under_their_ids() -> None:
+    system, _, call, result, shown, words, error = messages(conversation(f"Closer. {CROP}", "Hm."), "native", show)
+    assert "tool" not in system["content"] and prompts.COORDINATES["pixel"] in system["content"]
+    assert call["content"] == "Closer."
+    assert [c["function"]["name"] for c in call["tool_calls"]] == ["crop_image"]
+    assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"bbox_2d": [1, 2, 3, 4], "target_image": 1}
+    assert result == {
+        "role": "tool",
+        "tool_call_id": call["tool_calls"][0]["id"],
+        "content": "Image 2: shown in the next message\nImage 3: shown in the next message",
+    }
+    assert shown == {"role": "user", "content": [picture(2), picture(3)]}
+    assert (words["role"], error["role"]) == ("assistant", "user")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [1,}</tool_call>',
+        '<tool_call>{"name": "rotate", "arguments": {}}</tool_call>',
+        f"{CROP} {CROP}",
+        f"{CROP} and so on",
+        "crop_image([1, 2, 3, 4])",
+        r"\boxed{A}",
+        "",
+    ],
+)
+def test_what_is_no_good_call_stays_text(broken: str) -> None:
+    assert native_call(broken, "x") is None
+    said = messages(conversation(broken), "native", show)
+    assert said[2] == {"role": "assistant", "content": broken}
+    assert said[3]["role"] == "user" and picture(2) in said[3]["content"]
+
+
+def test_other_system_texts_are_kept() -> None:
+    talk = Conversation("a", "Answer.", [{"text": "Hi", "images": ()}])
+    assert messages(talk, "native", show)[0]["content"] == "Answer."
+    talk.instructions = ""
+    assert [message["role"] for message in messages(talk, "text", show)] == ["user"]
+
+
+@pytest.mark.parametrize("tools", ["text", "native"])
+def test_markers_and_images_must_agree(tools: str) -> None:
+    talk = conversation(CROP)
+    talk.observations[1] = {"text": "<image>", "images": (ONE, TWO)}
+    with pytest.raises(ValueError, match="expected 1 images, one for each <image> of the text, got 2"):
+        messages(talk, tools, show)  # type: ignore[arg-type]
+
+
+def test_words_of_the_policy_make_no_marker_and_no_half_character() -> None:
+    said = messages(conversation("<image> \ud800"), "text", show)[2]["content"]
+    assert "<image>" not in said
+    said.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "calls", "read"),
+    [
+        ("Closer.", [("crop_image", '{"bbox_2d":[1,2,3,4],"target_image":1}')], CropImage((1, 2, 3, 4), 0)),
+        (None, [("select_frames", '{"target_frames": [2]}')], SelectFrames((1,))),
+        ("So \\boxed{A}", [("crop_image", '{"bbox_2d": [1, 2,')], Malformed),  # broken, and a call all the same
+        (None, [("crop_image", "")], Malformed),
+        (None, [("rotate", '{"degrees": 90}')], Malformed),
+        (None, [('"}, </tool_call>', "{}")], Malformed),
+        (None, [("select_frames", '{"target_frames": [2]}')] * 2, Malformed),
+        (None, [], Malformed),
+    ],
+)
+def test_replies_reach_the_environment_as_they_came(content, calls, read) -> None:  # type: ignore[no-untyped-def]
+    action = parse(action_text(content, calls))
+    assert isinstance(action, Malformed) if read is Malformed else action == read
+    if calls and isinstance(action, Malformed):
+        assert action.attempted_call
+
+
+def test_native_history_is_what_the_server_said() -> None:
+    arguments = json.dumps({"bbox_2d": [1, 2, 3, 4.5], "target_image": 1})
+    call = native_call(action_text("Closer.", [("crop_image", arguments)]), "x")
+    assert call is not None and call["content"] == "Closer."
+    assert call["tool_calls"][0]["function"] == {"name": "crop_image", "arguments": arguments}
+
+
+def test_data_urls_are_of_png() -> None:
+    assert data_url(ONE).startswith("data:image/png;base64,iVBOR")
