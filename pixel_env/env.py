@@ -85,7 +85,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     An answer terminates; the turn number `max_turns` without an answer truncates; never both.
 
     ## Info
-    `task_id`, `suite`, `correct` (None before the end), `score` (None before the end), `answer`, `parse_failure`,
+    `task_id`, `suite`, `correct` and `score` (None before the end, and of a task without answers), `answer`,
+    `parse_failure`,
     `operation` (name or None), `operation_error` (code or None), `clamped` (a box was cut to the image),
     `num_operations` and `num_errors` (calls so far, and those that failed), `malformed`, `rapr` (set by
     `CuriosityReward`), `reward_terms`, `views` (this turn's, a list of `View`); `instructions` at reset.
@@ -269,11 +270,12 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     def _info(self, outcome: _Outcome, reward_terms: dict[str, float]) -> dict[str, Any]:
         episode = self._current()
         verdict = episode.grade or Grade(correct=False, score=0.0, parse_failure=False)
+        scored = episode.over and bool(episode.task.answers)
         return {
             "task_id": episode.task.task_id,
             "suite": episode.task.suite,
-            "correct": verdict.correct if episode.over else None,
-            "score": verdict.score if episode.over else None,
+            "correct": verdict.correct if scored else None,
+            "score": verdict.score if scored else None,
             "answer": episode.answer,
             "parse_failure": verdict.parse_failure,
             "operation": outcome.operation,

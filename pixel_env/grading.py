@@ -14,7 +14,7 @@ Strings are compared as strings: no expression is evaluated, so anagrams and ari
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
@@ -35,14 +35,17 @@ class Grade:
         correct: right or wrong; the reward.
         score: the metric of the task's kind, in [0, 1].
         parse_failure: no answer of the task's kind could be read.
+        scored: False for a task without answers, of which the other three say nothing.
     """
 
     correct: bool
     score: float
     parse_failure: bool
+    scored: bool = field(default=True, repr=False)
 
 
 _UNREADABLE = Grade(correct=False, score=0.0, parse_failure=True)
+_UNSCORED = Grade(correct=False, score=0.0, parse_failure=False, scored=False)
 
 
 def grade(task: "Task", answer: str) -> Grade:
@@ -55,6 +58,8 @@ def grade(task: "Task", answer: str) -> Grade:
     Raises:
         ValueError: if the task's own answers contradict its kind.
     """
+    if not task.answers:
+        return _UNSCORED
     if len(answer) > MAX_CHARACTERS:
         return _UNREADABLE
     if task.answer_kind == "choice":
