@@ -28,6 +28,9 @@ GUIDELINE = (
 
 ANSWER_RECEIVED = "Answer received."
 
+WHAT_IS_SHOWN = "What is shown?"
+"""Asked about media that come without a question."""
+
 _TOOLS = """You are a helpful assistant.
 
 # Tools
