@@ -209,7 +209,9 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
     """Read frames with PyAV, decoding forward from the start once."""
     wanted = set(indices)
     with av.open(path) as container:
-        frames = enumerate(container.decode(video=0))
+        # The last packet of a file that was cut short would fail, and take the frames before it along.
+        packets = (packet for packet in container.demux(video=0) if not packet.is_corrupt)
+        frames = enumerate(frame for packet in packets for frame in packet.decode())
         pictures = {
             index: frame.to_ndarray(format="rgb24")
             for index, frame in itertools.takewhile(lambda pair: pair[0] <= max(wanted), frames)

@@ -97,8 +97,9 @@ class FileTasks:
     """A task set over files, made by `load_tasks`. Holds where its rows are, and no pictures.
 
     The id of a task is ``NAME-ROW``, the row counted from 0 in the order of the files, whatever part of the set was
-    asked for. A row that cannot be used becomes a task whose media raise `pixel_env.decoding.MediaError`: a rollout
-    counts it as an error, `pixel_env.tasks.validate` lists it. Pickles as the call that made it.
+    asked for. Two splits of one format share ids: evaluate them apart. A row that cannot be used becomes a task whose
+    media raise `pixel_env.decoding.MediaError`: a rollout counts it as an error, `pixel_env.tasks.validate` lists it.
+    Pickles as the call that made it.
     """
 
     def __init__(

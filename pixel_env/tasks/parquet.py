@@ -1,7 +1,8 @@
 """Rows of parquet files: texts a row group at a time, pictures one at a time.
 
 Files on the Hub put hundreds of pictures into one row group, more than memory holds, so a picture is reached by
-stepping through its column; reading in order steps forward only. Needs pyarrow, the extra ``data``.
+stepping through its column; reading in order steps forward only. A page of the column is what is held at a time; its
+size is up to who wrote the file. Needs pyarrow, the extra ``data``.
 """
 
 import threading

@@ -285,6 +285,7 @@ class _Scanner:
     """
 
     _SPACE = re.compile(r"[ \t\r\n]*")
+    _NUMBER = re.compile(r"[-+.0-9eE]*")
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._text, self._base, self._at = file, "", 0, 0
@@ -330,8 +331,8 @@ class _Scanner:
             problem: json.JSONDecodeError | None = None
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-                if end < len(self._text):  # else a number may go on
-                    break
+                if self._NUMBER.match(self._text, self._at).end() < len(self._text):  # type: ignore[union-attr]
+                    break  # else it is a number that may go on
             except RecursionError:
                 raise ValueError("nested too deeply") from None
             except json.JSONDecodeError as error:
