@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from layouts import hrbench_rows, write_parquet
 
 from pixel_env.decoding import MediaError
-from pixel_env.tasks import load_tasks, tables
-from pixel_env.tasks.tables import Parts, json_lines, json_table, tsv_table
+from pixel_env.tasks import load_tasks
+from pixel_env.tasks import records as files
+from pixel_env.tasks.records import json_lines, json_table, tsv_table
+from pixel_env.tasks.tables import Parts
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -28,7 +30,7 @@ records = st.lists(st.dictionaries(st.text(max_size=5), values, max_size=4), max
 def test_json_records_are_those_of_json(tmp_path_factory, rows, escape, indent, chunk) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"
     other = {"version": 1.5, "tags": ["data", {"data": [1]}], "data": rows, "after": 1}
-    old, tables.CHUNK = tables.CHUNK, chunk
+    old, files.CHUNK = files.CHUNK, chunk
     try:
         for value in (rows, other):
             path.write_text(json.dumps(value, ensure_ascii=escape, indent=indent), "utf-8", errors="surrogatepass")
@@ -37,7 +39,7 @@ def test_json_records_are_those_of_json(tmp_path_factory, rows, escape, indent, 
             if escape:  # unpaired surrogates cannot be written as UTF-8
                 assert [table[index] for index in reversed(range(len(rows)))] == rows[::-1]
     finally:
-        tables.CHUNK = old
+        files.CHUNK = old
 
 
 def test_json_with_a_byte_order_mark_and_other_letters(tmp_path: Path) -> None:
@@ -91,8 +93,8 @@ def test_tsv_that_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_record_without_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_RECORD", 1000)
-    monkeypatch.setattr(tables, "CHUNK", 100)
+    monkeypatch.setattr(files, "MAX_RECORD", 1000)
+    monkeypatch.setattr(files, "CHUNK", 100)
     (tmp_path / "a.jsonl").write_text('{"a": "' + "x" * 5000)
     with pytest.raises(ValueError, match="expected rows of less than 1000 bytes, got a longer row 0"):
         json_lines(tmp_path / "a.jsonl")

@@ -10,9 +10,10 @@ from typing import Any
 from pixel_env.decoding import MediaError
 from pixel_env.prompts import WHAT_IS_SHOWN
 from pixel_env.tasks import image_sets, mixed_sets, video_sets
+from pixel_env.tasks.records import Fields
 from pixel_env.tasks.row import Row
 from pixel_env.tasks.sources import DamagedMedia
-from pixel_env.tasks.tables import Fields, Table
+from pixel_env.tasks.tables import Table
 from pixel_env.tasks.task import Task
 
 MEDIA = ("image", "video")

@@ -9,8 +9,9 @@ from pathlib import Path
 from pixel_env.media import Box, Source
 from pixel_env.tasks.paths import IMAGE_SUFFIXES, files_in, find_tables, require_folder
 from pixel_env.tasks.questions import option_of, shuffled, split_options
+from pixel_env.tasks.records import MAX_RECORD, Fields, parse_json
 from pixel_env.tasks.row import Row, united
-from pixel_env.tasks.tables import MAX_RECORD, Fields, Files, Table, open_table, parse_json
+from pixel_env.tasks.tables import Files, Table, open_table
 from pixel_env.tasks.task import Cue, Task
 
 # --- V*Bench (craigwu/vstar_bench on the Hugging Face Hub) ------------------------------------------------------------

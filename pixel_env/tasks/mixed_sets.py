@@ -5,9 +5,10 @@ from pathlib import Path
 from pixel_env.media import Source, VideoFile
 from pixel_env.tasks.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_in, find_tables
 from pixel_env.tasks.questions import answer_kind, bare_options, option_of, split_options, unboxed
+from pixel_env.tasks.records import Fields
 from pixel_env.tasks.row import SECONDS_PER_FRAME, Row, frames_within, united, window_cue
 from pixel_env.tasks.sources import FrameFiles
-from pixel_env.tasks.tables import Fields, Files, Table, open_table
+from pixel_env.tasks.tables import Files, Table, open_table
 from pixel_env.tasks.task import ANSWER_KINDS, Cue, Task
 
 # --- Pixel Reasoner (TIGER-Lab/PixelReasoner-RL-Data, JasperHaozhe/*-EvalData-PixelReasoner) --------------------------

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from pixel_env.tasks.tables import Fields, check_columns
+from pixel_env.tasks.records import Fields, check_columns
 
 try:
     import pyarrow

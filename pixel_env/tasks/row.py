@@ -12,8 +12,9 @@ from pixel_env.grading import grade, normalise
 from pixel_env.media import Box, ImageFile, Source, VideoFile
 from pixel_env.tasks.paths import inside
 from pixel_env.tasks.questions import answer_kind
+from pixel_env.tasks.records import Fields
 from pixel_env.tasks.sources import FrameFiles, StoredImage
-from pixel_env.tasks.tables import Fields, Table
+from pixel_env.tasks.tables import Table
 from pixel_env.tasks.task import Cue, Task
 
 MAX_TEXT = 2**16

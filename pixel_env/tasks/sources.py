@@ -11,7 +11,8 @@ from PIL import Image
 
 from pixel_env.decoding import MediaError, decode, decode_image, decode_image_bytes, decode_images
 from pixel_env.tasks.paths import inside
-from pixel_env.tasks.tables import MAX_RECORD, Table
+from pixel_env.tasks.records import MAX_RECORD
+from pixel_env.tasks.tables import Table
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from pixel_env.decoding import mvbench_frames
 from pixel_env.media import Source
 from pixel_env.tasks.paths import find_tables, require_folder
 from pixel_env.tasks.questions import option_of
+from pixel_env.tasks.records import json_table
 from pixel_env.tasks.row import Row, window_cue
 from pixel_env.tasks.sources import FrameFiles
-from pixel_env.tasks.tables import Parts, Table, json_table, open_table
+from pixel_env.tasks.tables import Parts, Table, open_table
 from pixel_env.tasks.task import Task
 
 # --- MVBench (OpenGVLab/MVBench) --------------------------------------------------------------------------------------
