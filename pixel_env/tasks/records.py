@@ -39,7 +39,7 @@ class Records:
         return len(self.starts)
 
     def __getitem__(self, row: int) -> Fields:
-        with open(self.path, "rb") as file:
+        with open(self.path, "rb", buffering=0) as file:  # a buffer would cost more than the row
             file.seek(self.starts[row])
             data = file.read(self.ends[row] - self.starts[row])
         try:
@@ -88,17 +88,24 @@ def _lines(path: Path, file: BinaryIO, quoted: bool) -> tuple["array[int]", "arr
     """Return where each record from here on begins and ends; one with an open quote goes on in the next line."""
     starts, ends, position = array("Q"), array("Q"), file.tell()
     start, quotes = position, 0
-    while line := file.readline(MAX_RECORD):
-        position += len(line)
+    while chunk := file.read(CHUNK):
+        at = 0
+        while newline := chunk.find(b"\n", at) + 1:
+            quotes += chunk.count(b'"', at, newline) if quoted else 0
+            at = newline
+            if quotes % 2 == 0:
+                starts.append(start)
+                ends.append(position + at)
+                start = position + at
+        quotes += chunk.count(b'"', at) if quoted else 0
+        position += len(chunk)
         if position - start >= MAX_RECORD:
             raise ValueError(f"{path}: expected rows of less than {MAX_RECORD} bytes, got a longer row {len(starts)}")
-        quotes += line.count(b'"') if quoted else 0
-        if quotes % 2 == 0:
-            starts.append(start)
-            ends.append(position)
-            start = position
-    if start != position:
+    if quotes % 2:
         raise ValueError(f"{path}: row {len(starts)} has a quote that is never closed; the file is cut short")
+    if start != position:  # the last line without its end
+        starts.append(start)
+        ends.append(position)
     return starts, ends
 
 
