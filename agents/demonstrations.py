@@ -68,10 +68,12 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
 
 
 def _check_suited(expert: Expert, kind: str) -> None:
-    """Raise UnsuitedError where the medium, the cue or the turns do not allow the kind."""
+    """Raise UnsuitedError where the medium, the answers, the cue or the turns do not allow the kind."""
     cue, turns = expert.task.cue, len(LOOKS[kind]) + 1
     if turns > expert.env.view_settings.max_turns:
         raise UnsuitedError(f"a demonstration of kind {kind} needs {turns} turns")
+    if not expert.task.answers:
+        raise UnsuitedError("the task has no answers")
     if kind == "textual":
         return
     if kind not in (VIDEO_MIX if expert.is_video else IMAGE_MIX):

@@ -5,10 +5,12 @@ decoders themselves limit pixels before they decode. Decoders are module-level f
 plain data, so the boundary can move into a process that can be killed.
 """
 
+import io
 import itertools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import av
@@ -66,6 +68,8 @@ def decode(function: Callable[..., Result], *arguments: Any, seconds: float = DE
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Turn a picture as EXIF says and convert it to RGB, transparent parts onto white."""
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # Pillow would cut 16-bit grey at 255 and show it white
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -80,9 +84,68 @@ def check_pixels(pixels: int, limit: int) -> None:
 
 def decode_image(path: str) -> Image.Image:
     """Read an image file as RGB, the first frame of an animated one."""
-    with Image.open(path) as picture:
+    return _opened(path)
+
+
+def decode_image_bytes(data: bytes) -> Image.Image:
+    """Read an encoded image as RGB."""
+    return _opened(io.BytesIO(data))
+
+
+def _opened(file: str | io.BytesIO) -> Image.Image:
+    with Image.open(file) as picture:
         check_pixels(picture.width * picture.height, MAX_IMAGE_PIXELS)
         return to_rgb(picture)
+
+
+def decode_images(folder: str, names: Sequence[str]) -> list[np.ndarray]:
+    """Read frames of one size stored as image files: arrays (H, W, 3) uint8 in the order of ``names``."""
+    pictures: list[np.ndarray] = []
+    for name in names:
+        with Image.open(f"{folder}/{name}") as picture:
+            check_pixels(picture.width * picture.height * len(names), MAX_VIDEO_PIXELS)
+            pictures.append(np.asarray(to_rgb(picture)))
+        if pictures[-1].shape != pictures[0].shape:
+            first, other = ("{1} x {0}".format(*array.shape) for array in (pictures[0], pictures[-1]))
+            raise ValueError(f"expected frames of one size, {first} as {names[0]}, got {other} in {name}")
+    return pictures
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are taken.
+
+    Attributes:
+        num_frames: How many at most.
+        start: Seconds from the first frame at which the segment begins, None for the beginning of the file.
+        end: Seconds at which it ends, None for the end of the file.
+        rule: ``"middle"``: the middles of equal parts, no frame twice (`sample_frames`). ``"mvbench"``: that of
+            MVBench, which repeats frames of a short segment (`mvbench_frames`).
+    """
+
+    num_frames: int
+    start: float | None = None
+    end: float | None = None
+    rule: str = "middle"
+
+    def indices(self, times: Sequence[float]) -> list[int]:
+        """Return the 0-based numbers of the frames to take, for the time of every frame in seconds, ascending.
+
+        Raises:
+            ValueError: No frame lies in the segment.
+        """
+        array = np.asarray(times)
+        low, high = self.start or 0.0, times[-1] if self.end is None else self.end
+        if not 0 <= low <= high or low > times[-1]:
+            raise ValueError(f"expected a segment within 0 to {times[-1]:.2f} s, got {low:g} to {high:g} s")
+        if self.rule == "mvbench":
+            # The official code multiplies with the mean frame rate; by time it is right at a variable rate too.
+            first, last = (int(np.abs(array - second).argmin()) for second in (low, high))
+            return mvbench_frames(first, last, self.num_frames)
+        inside = np.flatnonzero((array >= low - 1e-6) & (array <= high + 1e-6))
+        if not len(inside):
+            raise ValueError(f"expected a segment that holds a frame, got {low:g} to {high:g} s")
+        return [int(inside[index]) for index in sample_frames(len(inside), self.num_frames)]
 
 
 def probe_video(path: str) -> tuple[int, int, list[float]]:
@@ -91,8 +154,10 @@ def probe_video(path: str) -> tuple[int, int, list[float]]:
         if not container.streams.video:
             raise ValueError("it holds no video stream")
         stream = container.streams.video[0]
-        # Headers may leave the number of frames out or get it wrong; packets do not.
-        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+        # Headers may leave the number of frames out or get it wrong; packets do not. Those cut short or outside of the
+        # edit list give no picture; those of AVI have only a decoding time.
+        whole = (p for p in container.demux(stream) if p.size and not p.is_corrupt and not p.is_discard)
+        stamps = sorted(p.dts if p.pts is None else p.pts for p in whole if p.pts is not None or p.dts is not None)
         if not stamps:
             raise ValueError("it holds no frame")
         return stream.width, stream.height, [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
@@ -108,12 +173,33 @@ def sample_frames(count: int, num_frames: int) -> list[int]:
     return [(2 * part + 1) * count // (2 * num_frames) for part in range(num_frames)]
 
 
-def read_with_decord(path: str, indices: list[int]) -> list[np.ndarray]:
-    """Read frames with decord; raises ImportError where it is not installed, its own error on what it cannot read."""
+def mvbench_frames(first: int, last: int, num_frames: int) -> list[int]:
+    """Return the frames that MVBench takes from a segment: ``int(first + s / 2 + round(s * i))``, s = length / n.
+
+    Args:
+        first: Number of the first frame of the segment.
+        last: Number of its last frame, counted alike.
+        num_frames: n; a shorter segment has frames taken several times.
+
+    >>> mvbench_frames(10, 20, 4), mvbench_frames(0, 2, 4)
+    ([11, 13, 16, 19], [0, 0, 1, 2])
+    """
+    part = (last - first) / num_frames
+    return [min(last, int(first + part / 2 + round(part * index))) for index in range(num_frames)]
+
+
+def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarray]:
+    """Read frames with decord; raises ImportError where it is not installed, its own error on what it cannot read.
+
+    ``count`` is the number of frames that there are. Where decord believes in another number it is not asked, since it
+    waits for ever for a frame that does not come.
+    """
     import decord
 
     reader = decord.VideoReader(path, num_threads=1)
     try:
+        if len(reader) != count:
+            raise ValueError(f"expected {count} frames, got {len(reader)}")
         return list(reader.get_batch(indices).asnumpy())
     finally:
         del reader  # closes the file: decord has no close()
@@ -123,7 +209,9 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
     """Read frames with PyAV, decoding forward from the start once."""
     wanted = set(indices)
     with av.open(path) as container:
-        frames = enumerate(container.decode(video=0))
+        # The last packet of a file that was cut short would fail, and take the frames before it along.
+        packets = (packet for packet in container.demux(video=0) if not packet.is_corrupt)
+        frames = enumerate(frame for packet in packets for frame in packet.decode())
         pictures = {
             index: frame.to_ndarray(format="rgb24")
             for index, frame in itertools.takewhile(lambda pair: pair[0] <= max(wanted), frames)
@@ -134,13 +222,19 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
     return [pictures[index] for index in indices]
 
 
-def decode_video(path: str, num_frames: int) -> Frames:
-    """Read ``num_frames`` frames spread evenly over a video; decord first, PyAV for what decord cannot open."""
+def decode_video(path: str, sampling: Sampling) -> Frames:
+    """Read the sampled frames of a video; decord first, PyAV for what decord cannot open."""
     width, height, times = probe_video(path)
-    indices = sample_frames(len(times), num_frames)
+    indices = sampling.indices(times)
     check_pixels(width * height * len(indices), MAX_VIDEO_PIXELS)
     try:
-        pictures = read_with_decord(path, indices)
+        pictures = read_with_decord(path, indices, len(times))
     except Exception:  # decord raises bare RuntimeError-like errors; AV1 and cut files are the common causes
         pictures = read_with_pyav(path, indices)
     return pictures, [times[index] for index in indices]
+
+
+def sampled_times(path: str, sampling: Sampling) -> list[float]:
+    """Return the times in seconds of the frames that would be sampled, without decoding a picture."""
+    times = probe_video(path)[2]
+    return [times[index] for index in sampling.indices(times)]

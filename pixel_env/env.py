@@ -20,7 +20,7 @@ from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, Variant, correctnes
 from pixel_env.scorers import Scorer, check_scorer, grade_episode
 from pixel_env.settings import PRESETS, RewardSettings, ViewSettings, one_of
 from pixel_env.spaces import AnyText, action_space, image_space
-from pixel_env.tasks import LEVELS, SUITES, ProceduralTasks, Task, TaskSet
+from pixel_env.tasks import LEVELS, MEDIA, SUITES, FileTasks, ProceduralTasks, Task, TaskSet, tasks_from_spec
 
 Observation = dict[str, Any]
 """``{"text": str, "images": tuple of (H, W, 3) uint8}``: what is new this turn."""
@@ -88,7 +88,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     An answer terminates; the turn number `max_turns` without an answer truncates; never both.
 
     ## Info
-    `task_id`, `suite`, `correct` (None before the end), `score` (None before the end), `answer`, `parse_failure`,
+    `task_id`, `suite`, `correct` and `score` (None before the end, and of a task without answers), `answer`,
+    `parse_failure`,
     `operation` (name or None), `operation_error` (code or None), `clamped` (a box was cut to the image),
     `num_operations` and `num_errors` (calls so far, and those that failed), `malformed`, `rapr` (set by
     `CuriosityReward`), `reward_terms`, `views` (this turn's, a list of `View`); `instructions` at reset.
@@ -104,7 +105,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
 
     def __init__(
         self,
-        tasks: TaskSet | None = None,
+        tasks: TaskSet | str | None = None,
         suite: str | Sequence[str] = tuple(SUITES),
         split: str = "train",
         difficulty: int | Sequence[int] = LEVELS,
@@ -129,7 +130,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         """Make an environment.
 
         Args:
-            tasks: A task set; by default procedural tasks of the four arguments that follow.
+            tasks: A task set, or ``"NAME:PATH"`` of one on disk (see `pixel_env.tasks.load_tasks`); by default
+                procedural tasks of the four arguments that follow. `suite` says which media it may have: images,
+                videos for ``"clip"``. Of a set on disk that has both, the others are left out.
             suite: One or several of ``"search"``, ``"count"``, ``"read"``, ``"clip"``.
             split: ``"train"`` or ``"test"``.
             difficulty: Level 1, 2 or 3, or several.
@@ -158,7 +161,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             RuntimeError: ``render_mode="human"`` where no window can open.
         """
         one_of("preset", preset, tuple(PRESETS))
-        self.tasks = _procedural(suite, split, difficulty, preset) if tasks is None else _checked(tasks)
+        procedural = _procedural(suite, split, difficulty, preset)
+        self._media = {MEDIA[name] for name in procedural.suites}
+        self.tasks = procedural if tasks is None else _checked(tasks, self._media)
         self.view_settings = ViewSettings(
             view_pixels=PRESETS[preset][0] if view_pixels is None else view_pixels,
             crop_pixels=PRESETS[preset][1] if crop_pixels is None else crop_pixels,
@@ -200,6 +205,11 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         """Begin an episode with a drawn task, or with ``options={"task": index_or_id}``."""
         super().reset(seed=seed)
         task = self.tasks[self._task_index(options or {})]
+        if task.media.kind not in self._media:
+            raise ValueError(
+                f"expected a task about {' or '.join(sorted(self._media))}, got {task.task_id!r} about "
+                f"{task.media.kind}; PixelReason-Mixed-v0 takes both"
+            )
         views = operations.first_views(task.media, self.view_settings)
         looked_at = shown_by_operations(task, self.tasks, self.counterfactual)
         self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
@@ -283,11 +293,12 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     def _info(self, outcome: _Outcome, reward_terms: dict[str, float]) -> dict[str, Any]:
         episode = self._current()
         verdict = episode.grade or Grade(correct=False, score=0.0, parse_failure=False)
+        scored = episode.over and bool(episode.task.answers)
         return {
             "task_id": episode.task.task_id,
             "suite": episode.task.suite,
-            "correct": verdict.correct if episode.over else None,
-            "score": verdict.score if episode.over else None,
+            "correct": verdict.correct if scored else None,
+            "score": verdict.score if scored else None,
             "answer": episode.answer,
             "parse_failure": verdict.parse_failure,
             "operation": outcome.operation,
@@ -331,13 +342,20 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         self._window.show(self._canvas())
 
 
-def _procedural(suite: str | Sequence[str], split: str, difficulty: int | Sequence[int], preset: str) -> TaskSet:
+def _procedural(
+    suite: str | Sequence[str], split: str, difficulty: int | Sequence[int], preset: str
+) -> ProceduralTasks:
     suites = (suite,) if isinstance(suite, str) else tuple(suite)
     levels = tuple(difficulty) if isinstance(difficulty, Sequence) else difficulty
     return ProceduralTasks(suites, split=split, difficulty=levels, preset=preset)
 
 
-def _checked(tasks: TaskSet) -> TaskSet:
+def _checked(tasks: TaskSet | str, media: set[str]) -> TaskSet:
+    if isinstance(tasks, str):
+        tasks = tasks_from_spec(tasks)
+    if isinstance(tasks, FileTasks) and len(media) == 1:
+        (kind,) = media
+        tasks = tasks.only(kind)
     if not all(callable(getattr(tasks, name, None)) for name in ("__len__", "__getitem__", "index")):
         raise TypeError(f"expected tasks with a length, indexing and index(task_id), got {type(tasks).__name__}")
     if len(tasks) == 0:

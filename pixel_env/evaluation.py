@@ -42,8 +42,8 @@ class Summary:
         tasks: number of tasks with at least one finished episode.
         episodes: number of finished episodes.
         errors: number of episodes that broke off; they enter nothing below.
-        score: metric of the task (accuracy, or ANLS for text); bootstrap over tasks.
-        accuracy: share of correct answers, averaged over tasks; Wilson, with the number of tasks as n.
+        score: metric of the task (accuracy, or ANLS for text), over tasks that have answers; bootstrap over tasks.
+        accuracy: share of correct answers, averaged over the same tasks; Wilson, with their number as n.
         rapr: rate of pixel-space reasoning: share of episodes in which an operation succeeded; Wilson too.
         rapr_needed: the same over tasks whose first view is not enough.
         mean_operations: operations called an episode, failed ones included.
@@ -150,7 +150,7 @@ def paired_difference(a: Iterable[Trajectory], b: Iterable[Trajectory], seed: in
             f"expected trajectories of the same tasks on both sides, got {len(unmatched)} tasks on one side only, "
             f"such as {sorted(unmatched)[0]}"
         )
-    scores_a, scores_b = _task_means(_finished(a), "score"), _task_means(_finished(b), "score")
+    scores_a, scores_b = (_task_means(_scored(_finished(side)), "score") for side in (a, b))
     differences = [scores_a[task_id] - scores_b[task_id] for task_id in scores_a if task_id in scores_b]
     if not differences:
         raise ValueError("expected at least one task finished on both sides, got none")
@@ -184,15 +184,15 @@ def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
         seed: of the bootstrap.
 
     Raises:
-        ValueError: without a trajectory, or if a task has fewer than k finished episodes.
+        ValueError: without a trajectory of a task with answers, or if a task has fewer than k finished episodes.
     """
     by_task: dict[str, list[bool]] = {}
-    for trajectory in trajectories:
+    for trajectory in _scored(trajectories):
         outcomes = by_task.setdefault(trajectory.task_id, [])
         if trajectory.error is None:
             outcomes.append(trajectory.correct)
     if not by_task:
-        raise ValueError("expected at least one trajectory, got none")
+        raise ValueError("expected at least one trajectory of a task with answers, got none")
     for task_id, outcomes in by_task.items():
         if len(outcomes) < k:
             raise ValueError(f"expected at least k = {k} finished episodes a task, got {len(outcomes)} of {task_id}")
@@ -258,15 +258,16 @@ def _resampled_mean(values: NDArray[np.float64], rng: np.random.Generator) -> fl
 def _summarise(trajectories: Sequence[Trajectory], seed: int) -> Summary:
     done = _finished(trajectories)
     turns = [turn for trajectory in done for turn in trajectory.turns]
-    scores, accuracies, looked = (_task_means(done, name) for name in ("score", "correct", "used_operation"))
+    looked = _task_means(done, "used_operation")
+    scores, accuracies = (_task_means(_scored(done), name) for name in ("score", "correct"))
     operations = sum(trajectory.num_operations for trajectory in done)
-    answered = [trajectory for trajectory in done if trajectory.answer is not None]
+    answered = [trajectory for trajectory in _scored(done) if trajectory.answer is not None]
     return Summary(
-        tasks=len(scores),
+        tasks=len(looked),
         episodes=len(done),
         errors=len(trajectories) - len(done),
-        score=bootstrap(list(scores.values()), seed) if done else None,
-        accuracy=wilson(fmean(accuracies.values()), len(accuracies)) if done else None,
+        score=bootstrap(list(scores.values()), seed) if scores else None,
+        accuracy=wilson(fmean(accuracies.values()), len(accuracies)) if scores else None,
         rapr=wilson(fmean(looked.values()), len(looked)) if done else None,
         rapr_needed=_mean(trajectory.used_operation for trajectory in done if trajectory.needs_operation),
         mean_operations=_mean(trajectory.num_operations for trajectory in done),
@@ -280,6 +281,10 @@ def _summarise(trajectories: Sequence[Trajectory], seed: int) -> Summary:
 
 def _finished(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     return [trajectory for trajectory in trajectories if trajectory.error is None]
+
+
+def _scored(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
+    return [trajectory for trajectory in trajectories if trajectory.scored]
 
 
 def _task_means(trajectories: Sequence[Trajectory], name: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from pixel_env.decoding import Frames, decode, decode_image, decode_video
+from pixel_env.decoding import Frames, Sampling, decode, decode_image, decode_video
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in source pixels, half-open, origin at the top left."""
@@ -134,20 +134,31 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video file as a source of at most ``sampled`` frames, spread evenly; decoded when first looked at.
+    """A video file, or a segment of it, as a source of at most ``sampled`` frames; decoded when first looked at.
 
     Attributes:
         path: Any format that decord or PyAV reads.
-        sampled: Number of frames to take from the file; a shorter video gives all it has.
+        sampled: Number of frames to take, spread evenly; a shorter video gives all it has.
+        start: Seconds at which the segment begins, None for the beginning of the file.
+        end: Seconds at which it ends, None for the end of the file.
+        rule: How frames are chosen, see `pixel_env.decoding.Sampling`.
     """
 
     path: str | Path
     sampled: int = 16
+    start: float | None = None
+    end: float | None = None
+    rule: str = "middle"
     kind = "video"
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames are taken."""
+        return Sampling(self.sampled, self.start, self.end, self.rule)
 
     @cached_property
     def _frames(self) -> Frames:
-        return decode(decode_video, str(self.path), self.sampled)
+        return decode(decode_video, str(self.path), self.sampling)
 
     @property
     def width(self) -> int:

@@ -135,7 +135,13 @@ class OraclePolicy:
 
 
 def gold(task: Task) -> str:
-    """Return the preferred right answer: the letter of a choice, otherwise the first accepted string."""
+    """Return the preferred right answer: the letter of a choice, otherwise the first accepted string.
+
+    Raises:
+        ValueError: The task has no answers.
+    """
+    if not task.answers:
+        raise ValueError(f"expected a task with answers, got {task.task_id!r} without; use a split that has them")
     if task.answer_kind == "choice":
         return chr(ord("A") + task.choices.index(task.answers[0]))
     return task.answers[0]

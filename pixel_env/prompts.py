@@ -28,6 +28,9 @@ GUIDELINE = (
 
 ANSWER_RECEIVED = "Answer received."
 
+WHAT_IS_SHOWN = "What is shown?"
+"""Asked about media that come without a question."""
+
 IMAGE_BELOW = "shown in the next message"
 """Stands for a marker where a message cannot hold images."""
 

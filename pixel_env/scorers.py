@@ -24,7 +24,7 @@ def check_scorer(scorer: str) -> None:
 
 
 def grade_episode(scorer: Scorer, task: Task, answer: str | None, actions: Sequence[str]) -> Grade | None:
-    """Grade an episode that is over; None where the strict scorer finds no answer to grade.
+    """Grade an episode that is over; None for a task without answers, and where the strict scorer has nothing to grade.
 
     Args:
         scorer: one of `SCORERS`.
@@ -32,6 +32,8 @@ def grade_episode(scorer: Scorer, task: Task, answer: str | None, actions: Seque
         answer: what stood in the box, None without one. The strict scorer reads nothing else.
         actions: everything the policy wrote. The released scorer reads all of it, also without an answer.
     """
+    if not task.answers:
+        return None
     if scorer == "pixelreasoner_compat":
         return grade_released(task, actions)
     return None if answer is None else grade(task, answer)

@@ -53,7 +53,7 @@ class Trajectory:
 
     Attributes:
         env_id: id of the environment, "" for one made without `gymnasium.make`.
-        env_kwargs: its keyword arguments; `tasks`, when given, only as the name of its class.
+        env_kwargs: its keyword arguments; `tasks` as it was given if that was "NAME:PATH", else the name of its class.
         task_id: the task.
         suite: its suite.
         needs_operation: whether the first view is not enough for it; None if unknown.
@@ -74,6 +74,7 @@ class Trajectory:
         kind: what it is for: "rollout", or the kind of a demonstration.
         error: why the episode broke off (a file that cannot be decoded, a policy that failed), else None. With an
             error, `correct` and `score` mean nothing.
+        scored: the task has answers; without any, `correct` and `score` mean nothing.
     """
 
     env_id: str
@@ -97,6 +98,7 @@ class Trajectory:
     cue_coverage: float | None
     kind: str = "rollout"
     error: str | None = None
+    scored: bool = True
 
     @property
     def used_operation(self) -> bool:
@@ -268,6 +270,7 @@ class Recorder:
             cue_coverage=None if cue is None else cue_coverage(cue, self._views),
             kind=kind,
             error=error,
+            scored=bool(self._task.answers),
         )
 
 
@@ -285,9 +288,10 @@ def replay(trajectory: Trajectory, env: gym.Env[Any, str] | None = None) -> Traj
         ValueError: without `env`, if the trajectory does not say how its environment was made.
     """
     if env is None:
-        if not trajectory.env_id or trajectory.env_kwargs.get("tasks") is not None:
+        if not trajectory.env_id or ":" not in (trajectory.env_kwargs.get("tasks") or ":"):
             raise ValueError(
-                "expected an environment made from an id with procedural tasks; pass the same one as `env`"
+                "expected an environment made from an id with procedural tasks or tasks='NAME:PATH'; "
+                "pass the same one as `env`"
             )
         made = gym.make(trajectory.env_id, **trajectory.env_kwargs)
         try:
@@ -316,6 +320,6 @@ def _how_made(env: gym.Env[Any, str]) -> tuple[str, dict[str, Any]]:
     if env.spec is None:
         return "", {}
     kwargs = {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"}
-    if kwargs.get("tasks") is not None:
+    if not isinstance(kwargs.get("tasks"), str | None):
         kwargs["tasks"] = type(kwargs["tasks"]).__name__
     return env.spec.id, json.loads(json.dumps(kwargs))

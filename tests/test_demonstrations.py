@@ -293,13 +293,14 @@ def test_the_standard_preset() -> None:
     ("task", "kind", "message"),
     [
         (image_task(), "single", "no cue"),
+        (image_task(answers=()), "textual", "no answers"),
         (image_task(cue=Cue((0.0, 0.0, 448.0, 448.0))), "recrop_once", "no wrong box"),
         (image_task(cue=Cue((200.0, 200.0, 240.0, 240.0))), "reselect", "is not for media of kind image"),
         (video_task(cue=Cue(frames=tuple(range(16)))), "reselect", "no frames without evidence"),
     ],
 )
 def test_unsuited(task: Any, kind: str, message: str) -> None:
-    env = gym.make("PixelReason-Zoom-v0", tasks=tasks(task), preset="micro")
+    env = gym.make("PixelReason-Mixed-v0", tasks=tasks(task), preset="micro")
     with pytest.raises(UnsuitedError, match=message):
         demonstrate(0, env, np.random.default_rng(0), kind)
 

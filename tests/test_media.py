@@ -183,7 +183,7 @@ def test_pyav_reads_what_decord_cannot(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_coded(tmp_path / "clip.mp4", 16)
     by_decord = [np.asarray(VideoFile(path).frame(index)) for index in (0, 15)]
 
-    def refuse(path: str, indices: list[int]) -> list[np.ndarray]:
+    def refuse(path: str, indices: list[int], count: int) -> list[np.ndarray]:
         raise RuntimeError("cannot find video stream")
 
     monkeypatch.setattr(decoding, "read_with_decord", refuse)
@@ -209,8 +209,9 @@ def test_procedural_clips_survive_as_mp4(preset: str, tmp_path: Path) -> None:
     step = clip.width // 200  # some of the pixels are enough
     drawn = [np.asarray(clip.frame(index))[::step, ::step].astype(int) for index in range(16)]
     assert len({picture.tobytes() for picture in drawn}) >= 3  # frames that can be told apart
-    for reader in (decoding.read_with_decord, decoding.read_with_pyav):
-        for index, picture in enumerate(reader(str(tmp_path / "clip.mp4"), list(range(16)))):
+    path, indices = str(tmp_path / "clip.mp4"), list(range(16))
+    for pictures in (decoding.read_with_decord(path, indices, 16), decoding.read_with_pyav(path, indices)):
+        for index, picture in enumerate(pictures):
             distance = [np.abs(picture[::step, ::step] - other).mean() for other in drawn]
             assert distance[index] == min(distance) < 2  # frame-accurate, and within the loss of compression
             worst = np.percentile(np.abs(picture[::step, ::step] - drawn[index]), 99.9)

@@ -10,7 +10,8 @@ from chat_server import completion, serving
 
 from pixel_env.env import PixelReasonEnv
 from pixel_env.registration import ENVIRONMENTS
-from pixel_env.tasks import SUITES
+from pixel_env.tasks import FORMATS, SUITES
+from pixel_env.tasks.mixed_sets import KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,7 @@ def test_there_are_blocks_to_run() -> None:
         "Any OpenAI-compatible endpoint",
         "Trajectories",
         "Your tasks",
+        "Your own data",
     ]
 
 
@@ -85,6 +87,12 @@ def test_links_and_tree_name_files_that_exist() -> None:
         folder = folder / names if not line.startswith(" ") else folder
         for name in re.findall(r"\b\w+\.py\b", note):
             assert (folder / name).exists() or list(folder.rglob(name)), name
+
+
+def test_every_format_is_described() -> None:
+    table = README.split("## Your own data")[1].split("## Training")[0]
+    for name in (*FORMATS, *KEYS):
+        assert f"`{name}`" in table, name
 
 
 def test_commands_are_targets() -> None:

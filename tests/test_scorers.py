@@ -5,12 +5,12 @@ import importlib.util
 
 import gymnasium as gym
 import pytest
-from fakes import tasks, video_task
+from fakes import image_task, tasks, video_task
 
 from pixel_env import PixelReasonEnv
 from pixel_env.policies import DirectPolicy, RandomPolicy
 from pixel_env.rollout import Episode, rollout
-from pixel_env.scorers import check_scorer, grade_episode, regrade
+from pixel_env.scorers import SCORERS, Scorer, check_scorer, grade_episode, regrade
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.trajectory import Trajectory, replay
 
@@ -109,3 +109,9 @@ def test_an_episode_keeps_the_scorer_in_its_record() -> None:
     episode.reset(0, seed=0)
     episode.step(r"\boxed{A}")
     assert episode.trajectory().env_kwargs["scorer"] == "strict"
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_a_task_without_answers_is_not_scored_by_either(scorer: Scorer) -> None:
+    open_task = dataclasses.replace(image_task(), answers=())
+    assert grade_episode(scorer, open_task, "B", [r"\boxed{B}"]) is None

@@ -18,6 +18,9 @@ SUITES: dict[str, Callable[[np.random.Generator, World, int], Draft]] = {
     "read": read,
     "clip": clip,
 }
+MEDIA = {"search": "image", "count": "image", "read": "image", "clip": "video"}
+"""What a task of each suite is about."""
+
 SPLITS = ("train", "test")
 PRESETS = tuple(VIEW_PIXELS)
 LEVELS = (1, 2, 3)

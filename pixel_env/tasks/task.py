@@ -31,7 +31,8 @@ class Task:
         suite: Name of the suite or benchmark, by which reports are grouped.
         question: Plain text. Never trusted: `pixel_env.prompts` defuses it.
         media: The full-resolution image or video. Policies only ever see views of it.
-        answers: Accepted strings, the first one preferred.
+        answers: Accepted strings, the first one preferred; empty where the right answer is not known (a hidden test
+            split, say): such a task can be played and is not scored.
         answer_kind: One of `ANSWER_KINDS`; says which rule of `pixel_env.grading` scores an answer.
         choices: Texts of the options (A), (B), ... of a ``"choice"`` task; empty otherwise.
         cue: Ground-truth location of the evidence, None if unknown.

@@ -1,0 +1,139 @@
+"""How long it takes to open a large task set, and how much memory: ``python benchmarks/open_tasks.py``.
+
+Sets are made in a temporary folder: 10,000 videos, a parquet file and a TSV file of pictures, and JSON of 250,000
+questions. Each is opened, and one task looked at, in a process of its own; the last two columns are the most memory it
+held, less what importing takes (Linux only). Pictures are noise, so nothing is smaller than it looks.
+"""
+
+import argparse
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pixel_env.media import write_video
+from pixel_env.tasks import ProceduralTasks, load_tasks
+
+
+def encoded(side: int) -> str:
+    """A picture of side x side noise as base64 text."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG", compress_level=0)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def make_videos(folder: Path, count: int) -> str:
+    """A folder of copies of one video."""
+    folder.mkdir()
+    write_video(ProceduralTasks(("clip",), preset="micro")[0].media, folder / "0.mp4")
+    for number in range(1, count):
+        shutil.copy(folder / "0.mp4", folder / f"{number}.mp4")
+    return f"videos:{folder}"
+
+
+def hrbench_row(image: str, number: int) -> dict[str, str]:
+    """A row of HR-Bench."""
+    return {"index": str(number), "question": "Which?", "answer": "A", **dict.fromkeys("ABCD", "x"), "A": "y",
+            "category": "single", "cycle_category": "0", "image": image}  # fmt: skip
+
+
+def make_parquet(folder: Path, rows: int, side: int) -> str:
+    """HR-Bench as parquet, 50 pictures a row group and one a page."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir()
+    image = encoded(side)
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in hrbench_row("", 0)])
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_batch_size": 1}
+    with pyarrow.parquet.ParquetWriter(folder / "hr_bench_8k.parquet", schema, **options) as writer:
+        for start in range(0, rows, 50):
+            batch = [hrbench_row(image, number) for number in range(start, min(start + 50, rows))]
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+    return f"hrbench:{folder}"
+
+
+def make_tsv(folder: Path, rows: int, side: int) -> str:
+    """HR-Bench as TSV."""
+    folder.mkdir()
+    image = encoded(side)
+    with open(folder / "hr_bench_8k.tsv", "w") as file:
+        file.write("\t".join(hrbench_row("", 0)) + "\n")
+        file.writelines("\t".join(hrbench_row(image, number).values()) + "\n" for number in range(rows))
+    return f"hrbench:{folder}"
+
+
+def make_json(folder: Path, rows: int) -> str:
+    """TallyQA's training split."""
+    folder.mkdir()
+    Image.new("RGB", (640, 480)).save(folder / "1.jpg")
+    item = {"answer": 2, "data_source": "imported_vqa", "image": "1.jpg", "image_id": 1, "issimple": False}
+    items = [{**item, "question": f"How many of number {row} are there?", "question_id": row} for row in range(rows)]
+    (folder / "train.json").write_text(json.dumps(items))
+    return f"tallyqa-complex:{folder}/train.json"
+
+
+def memory(field: str) -> int:
+    """``VmRSS``, resident memory now, or ``VmHWM``, the most so far, in kB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0])
+
+
+def measure(spec: str) -> dict[str, float]:
+    """Open a set and look at a task in the middle; seconds, and the peak of resident memory in MB."""
+    before = memory("VmRSS")
+    name, _, path = spec.partition(":")
+    start = time.perf_counter()
+    tasks = load_tasks(name, path)
+    opened = time.perf_counter()
+    at_opening = memory("VmHWM")
+    tasks[len(tasks) // 2].media.frame(0)
+    looked = time.perf_counter()
+    peak = memory("VmHWM")
+    return {
+        "tasks": len(tasks),
+        "open s": opened - start,
+        "look s": looked - opened,
+        "open MB": (at_opening - before) / 1024,
+        "peak MB": (peak - before) / 1024,
+    }
+
+
+def main() -> None:
+    """Make the sets, measure each, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the parquet and the TSV file")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    side, picture = 1024, len(encoded(1024))
+    rows = max(1, int(arguments.gigabytes * 1e9 / picture))
+    makers = {
+        "10,000 videos": lambda folder: make_videos(folder, 10_000),
+        f"parquet, {arguments.gigabytes:g} GB": lambda folder: make_parquet(folder, rows, side),
+        f"TSV, {arguments.gigabytes:g} GB": lambda folder: make_tsv(folder, rows, side),
+        "JSON, 250,000 questions": lambda folder: make_json(folder, 250_000),
+    }
+    print("| set | tasks | open s | look s | open MB | peak MB |\n|---|---|---|---|---|---|")
+    for name, make in makers.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            spec = make(Path(temporary) / "set")
+            command = [sys.executable, __file__, "--measure", spec]
+            numbers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"| {name} | {numbers.pop('tasks')} | " + " | ".join(f"{value:.2f}" for value in numbers.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Media of task sets from files: stored pictures, frames as image files, and what stands for a damaged item."""
+
+import base64
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pixel_env.decoding import MediaError, decode, decode_image, decode_image_bytes, decode_images
+from pixel_env.tasks.paths import inside
+from pixel_env.tasks.records import MAX_RECORD
+from pixel_env.tasks.tables import Table
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A picture in a cell of a table; read and decoded when first looked at.
+
+    Attributes:
+        place: File and row, for messages.
+        row: Row of the table, 0-based.
+        column: Column of the table: bytes, base64 text, or the mapping of ``bytes`` and ``path`` of Hugging Face.
+        root: Folder that a path in the cell starts from.
+        table: The table.
+    """
+
+    place: str
+    row: int
+    column: str
+    root: Path
+    table: Table = field(compare=False, repr=False)
+    kind = "image"
+    num_frames = 1
+
+    @cached_property
+    def _picture(self) -> Image.Image:
+        return decode(decode_cell, self.place, self.table, self.row, self.column, self.root)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self._picture.width
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self._picture.height
+
+    def frame(self, index: int) -> Image.Image:
+        """Return the picture; ``index`` is 0."""
+        if index != 0:
+            raise IndexError(f"an image has frame 0 only, got {index}")
+        return self._picture
+
+    def timestamp(self, index: int) -> float:
+        """Return 0 seconds."""
+        return 0.0
+
+
+def decode_cell(place: str, table: Table, row: int, column: str, root: Path) -> Image.Image:
+    """Decode the picture in a cell."""
+    cell: Any = table.blob(row, column)
+    if isinstance(cell, dict):
+        if cell.get("bytes") is None:
+            return decode_image(str(inside(root, cell.get("path"))))
+        cell = cell["bytes"]
+    if isinstance(cell, str):
+        cell = base64.b64decode(cell.rpartition("base64,")[2], validate=True)
+    if not isinstance(cell, bytes) or not 0 < len(cell) <= MAX_RECORD:
+        raise ValueError(f"expected a picture of 1 to {MAX_RECORD} bytes in {column}, got {type(cell).__name__}")
+    return decode_image_bytes(cell)
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Frames of a video stored as image files of one size; decoded when first looked at.
+
+    Attributes:
+        folder: Where they are.
+        names: File names from there, in the order of time; a name may come twice.
+        times: Seconds at which each is shown.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    times: tuple[float, ...]
+    kind = "video"
+
+    @cached_property
+    def _frames(self) -> list[np.ndarray]:
+        return decode(decode_images, str(self.folder), self.names)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self._frames[0].shape[1]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self._frames[0].shape[0]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.names)
+
+    def frame(self, index: int) -> Image.Image:
+        """Return frame ``index``, 0-based."""
+        return Image.fromarray(self._frames[index])
+
+    def timestamp(self, index: int) -> float:
+        """Return the time of frame ``index`` in seconds."""
+        return self.times[index]
+
+
+@dataclass(frozen=True)
+class DamagedMedia:
+    """Stands in a task whose row cannot be used: looking at it raises `MediaError`, so an episode ends as an error.
+
+    Attributes:
+        kind: ``"image"`` or ``"video"``: what the task should have shown.
+        problem: File, row, what was expected, what was found.
+    """
+
+    kind: str
+    problem: str
+
+    @property
+    def width(self) -> int:
+        """Raise MediaError."""
+        raise MediaError(self.problem)
+
+    @property
+    def height(self) -> int:
+        """Raise MediaError."""
+        raise MediaError(self.problem)
+
+    @property
+    def num_frames(self) -> int:
+        """Raise MediaError."""
+        raise MediaError(self.problem)
+
+    def frame(self, index: int) -> Image.Image:
+        """Raise MediaError."""
+        raise MediaError(self.problem)
+
+    def timestamp(self, index: int) -> float:
+        """Raise MediaError."""
+        raise MediaError(self.problem)

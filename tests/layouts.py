@@ -1,0 +1,247 @@
+"""Writes small task sets as the published ones lie on disk. Nothing here is read by the code under test."""
+
+import base64
+import io
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+
+def picture(colour: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """A plain picture of (width, height)."""
+    return Image.new("RGB", size, colour)
+
+
+def save(path: Path, colour: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (120, 90)) -> Path:
+    """A picture file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(colour, size).save(path)
+    return path
+
+
+def png(colour: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (120, 90)) -> bytes:
+    """An encoded picture."""
+    buffer = io.BytesIO()
+    picture(colour, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def base64_png(colour: tuple[int, int, int] = (200, 40, 40)) -> str:
+    """A picture as the TSV and parquet files of HR-Bench hold it."""
+    return base64.b64encode(png(colour)).decode()
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def write_lines(path: Path, values: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], row_group_size: int | None = None, **options: Any) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=row_group_size, **options)
+    return path
+
+
+CODE_BITS = 6
+
+
+def coded_frame(index: int) -> np.ndarray:
+    """A frame that says its number in black and white stripes, which survive lossy coding."""
+    frame = np.zeros((64, 96, 3), np.uint8)
+    for bit in range(CODE_BITS):
+        frame[:, 16 * bit : 16 * bit + 16] = 255 * (index >> bit & 1)
+    return frame
+
+
+def read_code(shown: Image.Image | np.ndarray) -> int:
+    pixels = np.asarray(shown)
+    return sum(int(pixels[32, 16 * bit + 8, 0] > 128) << bit for bit in range(CODE_BITS))
+
+
+def write_coded(
+    path: Path, stamps: list[int], rate: int = 10, codec: str = "libx264", options: dict[str, str] | None = None
+) -> Path:
+    """A video whose i-th frame says i and is shown at ``stamps[i] / rate`` seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        stream = container.add_stream(codec, rate=rate, options=quiet)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, rate)
+        for index, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(coded_frame(index), "rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def vstar(root: Path, questions: bool = True) -> Path:
+    """V*Bench with two questions of three and one; in the files beside the images the first option is right."""
+    items = [
+        ("direct_attributes/sa_1", "glove", [[30, 20, 10, 12]], "What is the color of the glove?",
+         ["rubber red", "blue", "white", "green"], "C", ["blue", "white", "rubber red", "green"]),
+        ("direct_attributes/sa_2", "dog", [[5, 6, 7, 8]], "What is the color of the dog?",
+         ["black", "brown"], "A", ["black", "brown"]),
+        ("relative_position/sa_3", "cat", [[0, 0, 10, 10], [50, 40, 20, 30]], "Is the cat left of the cup?",
+         ["The cat is on the left", "The cat is on the right"], "B",
+         ["The cat is on the right", "The cat is on the left"]),
+    ]  # fmt: skip
+    lines = []
+    for number, (stem, target, bbox, question, options, label, shown) in enumerate(items):
+        save(root / f"{stem}.jpg", (10 * number, 100, 50))
+        annotation = {"target_object": [target], "bbox": bbox, "question": question, "options": options}
+        write_json(root / f"{stem}.json", annotation)
+        marked = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", shown, strict=False))
+        lines.append({
+            "image": f"{stem}.jpg", "category": stem.partition("/")[0], "label": label, "question_id": number,
+            "text": f"{question}{marked}\nAnswer with the option's letter from the given choices directly.",
+        })  # fmt: skip
+    if questions:
+        write_lines(root / "test_questions.jsonl", lines)
+    return root
+
+
+HRBENCH_COLUMNS = ("index", "question", "answer", "A", "B", "C", "D", "category", "cycle_category", "image")
+
+
+def hrbench_rows() -> list[dict[str, Any]]:
+    """Two questions, each with its options turned round four times."""
+    rows = []
+    for number, (question, right, options) in enumerate(
+        [('What does the "sign" say?', "exit", ["exit", "in", "out", "stop"]), ("Which digit?", "7", list("7890"))]
+    ):
+        for turn in range(4):
+            turned = options[turn:] + options[:turn]
+            rows.append({
+                "index": 4 * number + turn, "question": question, "answer": "ABCD"[turned.index(right)],
+                **dict(zip("ABCD", turned, strict=True)), "category": ("single", "cross")[number],
+                "cycle_category": f"cycle {number}", "image": base64_png((4 * number + turn, 0, 200)),
+            })  # fmt: skip
+    return rows
+
+
+def hrbench_tsv(path: Path) -> Path:
+    """The same, as pandas writes it: cells with quotes or new lines in quotes."""
+    lines = ["\t".join(HRBENCH_COLUMNS)]
+    for row in hrbench_rows():
+        cells = [str(row[name]) for name in HRBENCH_COLUMNS]
+        lines.append("\t".join('"' + cell.replace('"', '""') + '"' if '"' in cell else cell for cell in cells))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def tallyqa(root: Path) -> Path:
+    """test.json with a simple and two complex questions, train.json without that distinction."""
+
+    def item(number: int, image: str, answer: int, **others: Any) -> dict[str, Any]:
+        return {"answer": answer, "data_source": "amt", "image": image, "image_id": number,
+                "question": f"How many {number}?", "question_id": number, **others}  # fmt: skip
+
+    save(root / "VG_100K/1.jpg")
+    save(root / "VG_100K_2/2.jpg")
+    save(root / "train2014/3.jpg")
+    write_json(root / "test.json", [
+        item(10, "VG_100K/1.jpg", 3, issimple=True), item(11, "VG_100K_2/2.jpg", 0, issimple=False),
+        item(12, "VG_100K/gone.jpg", 4, issimple=False),
+    ])  # fmt: skip
+    write_json(root / "train.json", [item(13, "train2014/3.jpg", 15)])
+    return root
+
+
+def infographicvqa(root: Path) -> Path:
+    """val.json with answers and test.json without."""
+    save(root / "images/20471.jpeg")
+    head = {"dataset_name": "infographicVQA", "dataset_version": "1.0"}
+    item = {"image_local_name": "20471.jpeg", "image_url": "http://x", "ocr_output_file": "20471.json"}
+    write_json(root / "val.json", {**head, "dataset_split": "val", "data": [
+        {"questionId": 65718, "question": "Which network?", **item, "answers": ["facebook", "Facebook"]},
+        {"questionId": 65719, "question": "Which year?", **item, "answers": ["2009"]},
+    ]})  # fmt: skip
+    write_json(root / "test.json", {**head, "dataset_split": "test", "data": [
+        {"questionId": 70001, "question": "Which city?", **item, "data_split": "test"},
+        {"questionId": 70002, "question": "How many?", **item, "data_split": "test"},
+    ]})  # fmt: skip
+    return root
+
+
+def mvbench(root: Path) -> Path:
+    """A whole video, a bounded one, and a folder of frames at three a second counted from 1."""
+    write_coded(root / "video/perception/videos/v1.mp4", list(range(32)))
+    write_coded(root / "video/star/Charades_v1_480/v2.mp4", list(range(60)))
+    for number in range(1, 31):
+        path = root / f"video/tvqa/frames_fps3_hq/show/{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coded_frame(number)).save(path, quality=95)
+    write_json(root / "json/action_count.json", [
+        {"video": "v1.mp4", "question": "How often?", "candidates": ["3", "2", "1"], "answer": "2"},
+    ])  # fmt: skip
+    write_json(root / "json/action_sequence.json", [
+        {"video": "v2.mp4", "question": "What happened?", "candidates": ["Sat.", "Stood."], "answer": "Stood.",
+         "start": 1.0, "end": 4.0},
+    ])  # fmt: skip
+    write_json(root / "json/episodic_reasoning.json", [
+        {"video": "show", "question": "Why?", "candidates": ["Joy", "Fear"], "answer": "Joy", "start": 2.0, "end": 8.0},
+    ])  # fmt: skip
+    return root
+
+
+def star(root: Path) -> Path:
+    """STAR_val.json with answers and STAR_test.json without; situations are long and never needed."""
+    write_coded(root / "Charades_v1_480/AB12C.mp4", list(range(60)))
+    item = {
+        "question": "Which object was taken?", "video_id": "AB12C", "start": 1.9, "end": 3.1,
+        "question_program": [{"function": "Objects"}],
+        "choices": [{"choice_id": 0, "choice": "The cup.", "choice_program": []},
+                    {"choice_id": 1, "choice": "The {\"odd\"} [bag].", "choice_program": []}],
+        "situations": {"000010": {"rel_pairs": [["o001", "o002"]], "bbox": [[1, 2, 3, 4]]}},
+    }  # fmt: skip
+    write_json(root / "STAR_val.json", [{"question_id": "Interaction_T1_13", "answer": 'The {"odd"} [bag].', **item}])
+    write_json(root / "STAR_test.json", [{"question_id": "Sequence_T2_7", **item}])
+    return root
+
+
+def pixelreasoner_rows(root: Path) -> list[dict[str, Any]]:
+    """Rows of the RL data: an image with options in the question, a number, a video of frame files."""
+    save(root / "images/x_0001.jpg")
+    frames = [f"videos/c/{number}.jpg" for number in range(4)]
+    for number, name in enumerate(frames):
+        save(root / name, (60 * number, 0, 0))
+    return [
+        {"question": "Which colour?\n(A) red (B) blue", "answer": ["\\boxed{B}"], "image": ["images/x_0001.jpg"],
+         "is_video": False, "qid": "vstar-17"},
+        {"question": "How many dogs?", "answer": ["\\boxed{4}"], "image": ["images/x_0001.jpg"], "is_video": False,
+         "qid": "tallyqa-3"},
+        {"question": "Which year?", "answer": ["2009"], "image": ["images/x_0001.jpg"], "is_video": False,
+         "qid": "infovqa-9"},
+        {"question": "What next?\nA. sits\nB. runs", "answer": ["\\boxed{A}"], "image": frames, "is_video": True,
+         "qid": "STAR-2"},
+    ]  # fmt: skip
+
+
+def video_r1(root: Path) -> Path:
+    save(root / "Chart/1.png")
+    write_coded(root / "LLaVA/2.mp4", list(range(20)))
+    return write_json(root / "Video-R1-260k.json", [
+        {"problem_id": 0, "problem": "Which animal?", "data_type": "video", "problem_type": "multiple choice",
+         "options": ["A. a cat", "B. a dog"], "solution": "<answer>B</answer>", "path": "./LLaVA/2.mp4"},
+        {"problem_id": 1, "problem": "How much?", "data_type": "image", "problem_type": "numerical", "options": [],
+         "solution": "<answer>3.50</answer>", "path": "./Chart/1.png"},
+        {"problem_id": 2, "problem": "Read it.", "data_type": "image", "problem_type": "OCR", "options": [],
+         "solution": "<answer>Total 12</answer>", "path": "./Chart/1.png"},
+    ])  # fmt: skip
