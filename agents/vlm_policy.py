@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from tqdm import tqdm
 
 from agents.conversation import ChatEncoder, Tokens
 from agents.engine import Engine
 from agents.micro import load_model, load_processor
-from pixel_env.rollout import Conversation, Episode
+from pixel_env.rollout import Conversation, Episode, plan
 from pixel_env.trajectory import Trajectory
 
 
@@ -112,8 +111,7 @@ def rollout_vlm(
     Returns:
         One trajectory an episode: the G of the first task, the G of the second, ...
     """
-    planned = [task for task in tasks for _ in range(group_size)]
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(planned)).tolist()
+    planned = plan(tasks, group_size, seed)
     at_once = max(batch_size // group_size, 1) * group_size
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(at_once, len(planned)))]
     engine = Engine(
@@ -128,8 +126,8 @@ def rollout_vlm(
     with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
         for start in range(0, len(planned), at_once):
             batch = episodes[: len(planned) - start]
-            for episode, index in zip(batch, range(start, len(planned)), strict=False):
-                episode.reset(planned[index], seeds[index])
+            for episode, one in zip(batch, planned[start:], strict=False):
+                episode.reset(one.task, one.seed)
             groups = [batch[first : first + group_size] for first in range(0, len(batch), group_size)]
             done += [sample.trajectory for sample in engine.rollout(groups)]
             bar.update(len(batch))

@@ -5,6 +5,7 @@ A source is never shown: a policy sees views, regions of it resized into a pixel
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -95,21 +96,19 @@ def view(image: Image.Image, region: Box, size: tuple[int, int]) -> np.ndarray:
     return np.array(picture, dtype=np.uint8)
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file as a source; decoded when first looked at.
+class DecodedImage(ABC):
+    """A picture that is decoded when it is first looked at."""
 
-    Attributes:
-        path: Any format that Pillow reads; EXIF orientation is applied, transparency goes onto white.
-    """
-
-    path: str | Path
     kind = "image"
     num_frames = 1
 
+    @abstractmethod
+    def read(self) -> Image.Image:
+        """Decode it; raises `MediaError` where that fails."""
+
     @cached_property
     def _picture(self) -> Image.Image:
-        return decode(decode_image, str(self.path))
+        return self.read()
 
     @property
     def width(self) -> int:
@@ -132,33 +131,18 @@ class ImageFile:
         return 0.0
 
 
-@dataclass(frozen=True)
-class VideoFile:
-    """A video file, or a segment of it, as a source of at most ``sampled`` frames; decoded when first looked at.
+class DecodedFrames(ABC):
+    """Frames of a video that are decoded, all together, when one of them is first looked at."""
 
-    Attributes:
-        path: Any format that decord or PyAV reads.
-        sampled: Number of frames to take, spread evenly; a shorter video gives all it has.
-        start: Seconds at which the segment begins, None for the beginning of the file.
-        end: Seconds at which it ends, None for the end of the file.
-        rule: How frames are chosen, see `pixel_env.decoding.Sampling`.
-    """
-
-    path: str | Path
-    sampled: int = 16
-    start: float | None = None
-    end: float | None = None
-    rule: str = "middle"
     kind = "video"
 
-    @property
-    def sampling(self) -> Sampling:
-        """Which frames are taken."""
-        return Sampling(self.sampled, self.start, self.end, self.rule)
+    @abstractmethod
+    def read(self) -> Frames:
+        """Decode them; raises `MediaError` where that fails."""
 
     @cached_property
     def _frames(self) -> Frames:
-        return decode(decode_video, str(self.path), self.sampling)
+        return self.read()
 
     @property
     def width(self) -> int:
@@ -182,6 +166,49 @@ class VideoFile:
     def timestamp(self, index: int) -> float:
         """Return the time of frame ``index`` in seconds from the start of the file."""
         return self._frames[1][index]
+
+
+@dataclass(frozen=True)
+class ImageFile(DecodedImage):
+    """An image file as a source.
+
+    Attributes:
+        path: Any format that Pillow reads; EXIF orientation is applied, transparency goes onto white.
+    """
+
+    path: str | Path
+
+    def read(self) -> Image.Image:
+        """Decode the file."""
+        return decode(decode_image, str(self.path))
+
+
+@dataclass(frozen=True)
+class VideoFile(DecodedFrames):
+    """A video file, or a segment of it, as a source of at most ``sampled`` frames.
+
+    Attributes:
+        path: Any format that decord or PyAV reads.
+        sampled: Number of frames to take, spread evenly; a shorter video gives all it has.
+        start: Seconds at which the segment begins, None for the beginning of the file.
+        end: Seconds at which it ends, None for the end of the file.
+        rule: How frames are chosen, see `pixel_env.decoding.Sampling`.
+    """
+
+    path: str | Path
+    sampled: int = 16
+    start: float | None = None
+    end: float | None = None
+    rule: str = "middle"
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames are taken."""
+        return Sampling(self.sampled, self.start, self.end, self.rule)
+
+    def read(self) -> Frames:
+        """Decode the frames that are taken."""
+        return decode(decode_video, str(self.path), self.sampling)
 
 
 def write_video(source: Source, path: str | Path) -> None:

@@ -4,7 +4,7 @@ What goes wrong outside the environment's rules (a policy that raises, a file th
 episode with an error; it never takes the others down and is never scored.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -141,20 +141,19 @@ def rollout(
     Returns:
         One trajectory an episode: the G of the first task, the G of the second, ...
     """
-    if group_size < 1 or batch_size < 1:
-        raise ValueError(f"expected group_size and batch_size of at least 1, got {group_size} and {batch_size}")
-    planned = [task for task in tasks for _ in range(group_size)]
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(planned)).tolist()
-    waiting = deque(enumerate(zip(planned, seeds, strict=True)))
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    planned = plan(tasks, group_size, seed)
+    waiting = deque(enumerate(planned))
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
     free, running = list(episodes), dict[int, Episode]()
     done: dict[int, Trajectory] = {}
     with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
         while waiting or running:
             while waiting and free:
-                index, (task, reset_seed) = waiting.popleft()
+                index, one = waiting.popleft()
                 running[index] = free.pop()
-                running[index].reset(task, reset_seed)
+                running[index].reset(one.task, one.seed)
             _take_turn(policy, [episode for episode in running.values() if not episode.done])
             for index in [index for index, episode in running.items() if episode.done]:
                 episode = running.pop(index)
@@ -166,6 +165,39 @@ def rollout(
     for episode in episodes:
         episode.env.close()
     return [done[index] for index in range(len(planned))]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An episode to be played.
+
+    Attributes:
+        task: index or id of the task.
+        sample: how often the task came before in the plan.
+        seed: of the reset.
+    """
+
+    task: int | str
+    sample: int
+    seed: int
+
+
+def plan(tasks: Iterable[int | str], group_size: int, seed: int) -> list[Planned]:
+    """Return the episodes of a rollout in order: the G of the first task, the G of the second, ...
+
+    >>> [(one.task, one.sample) for one in plan([3, 7], group_size=2, seed=0)]
+    [(3, 0), (3, 1), (7, 0), (7, 1)]
+    """
+    if group_size < 1:
+        raise ValueError(f"expected group_size of at least 1, got {group_size}")
+    listed = [task for task in tasks for _ in range(group_size)]
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(listed)).tolist()
+    before: Counter[int | str] = Counter()
+    planned = []
+    for task, reset_seed in zip(listed, seeds, strict=True):
+        planned.append(Planned(task, before[task], reset_seed))
+        before[task] += 1
+    return planned
 
 
 def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:

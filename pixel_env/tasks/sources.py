@@ -2,22 +2,21 @@
 
 import base64
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from pixel_env.decoding import MediaError, decode, decode_image, decode_image_bytes, decode_images
+from pixel_env.decoding import Frames, MediaError, decode, decode_image, decode_image_bytes, decode_images
+from pixel_env.media import DecodedFrames, DecodedImage
 from pixel_env.tasks.paths import inside
 from pixel_env.tasks.records import MAX_RECORD
 from pixel_env.tasks.tables import Table
 
 
 @dataclass(frozen=True)
-class StoredImage:
-    """A picture in a cell of a table; read and decoded when first looked at.
+class StoredImage(DecodedImage):
+    """A picture in a cell of a table.
 
     Attributes:
         place: File and row, for messages.
@@ -32,32 +31,10 @@ class StoredImage:
     column: str
     root: Path
     table: Table = field(compare=False, repr=False)
-    kind = "image"
-    num_frames = 1
 
-    @cached_property
-    def _picture(self) -> Image.Image:
+    def read(self) -> Image.Image:
+        """Decode the picture in the cell."""
         return decode(decode_cell, self.place, self.table, self.row, self.column, self.root)
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self._picture.width
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self._picture.height
-
-    def frame(self, index: int) -> Image.Image:
-        """Return the picture; ``index`` is 0."""
-        if index != 0:
-            raise IndexError(f"an image has frame 0 only, got {index}")
-        return self._picture
-
-    def timestamp(self, index: int) -> float:
-        """Return 0 seconds."""
-        return 0.0
 
 
 def decode_cell(place: str, table: Table, row: int, column: str, root: Path) -> Image.Image:
@@ -75,8 +52,8 @@ def decode_cell(place: str, table: Table, row: int, column: str, root: Path) -> 
 
 
 @dataclass(frozen=True)
-class FrameFiles:
-    """Frames of a video stored as image files of one size; decoded when first looked at.
+class FrameFiles(DecodedFrames):
+    """Frames of a video stored as image files of one size.
 
     Attributes:
         folder: Where they are.
@@ -87,34 +64,10 @@ class FrameFiles:
     folder: Path
     names: tuple[str, ...]
     times: tuple[float, ...]
-    kind = "video"
 
-    @cached_property
-    def _frames(self) -> list[np.ndarray]:
-        return decode(decode_images, str(self.folder), self.names)
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self._frames[0].shape[1]
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self._frames[0].shape[0]
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames."""
-        return len(self.names)
-
-    def frame(self, index: int) -> Image.Image:
-        """Return frame ``index``, 0-based."""
-        return Image.fromarray(self._frames[index])
-
-    def timestamp(self, index: int) -> float:
-        """Return the time of frame ``index`` in seconds."""
-        return self.times[index]
+    def read(self) -> Frames:
+        """Decode the files."""
+        return decode(decode_images, str(self.folder), self.names), list(self.times)
 
 
 @dataclass(frozen=True)
