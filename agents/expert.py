@@ -171,10 +171,8 @@ class Expert:
             return box
         assert self.task.cue is not None and self.task.cue.box is not None
         whole = (0.0, 0.0, float(self.source.width), float(self.source.height))
-        factor = math.exp(self.rng.uniform(*np.log(AREA)))
-        return around(
-            self.rng, box, max(TIGHTEST, min(factor, MOST_SHARE * area(whole) / area(self.task.cue.box))), whole
-        )
+        most = max(TIGHTEST, MOST_SHARE * area(whole) / area(self.task.cue.box))
+        return around(self.rng, box, min(math.exp(self.rng.uniform(*np.log(AREA))), most), whole)
 
     def _fits(self, aim: str, view: View) -> bool:
         assert self.task.cue is not None and self.task.cue.box is not None

@@ -86,10 +86,6 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         self._loss_is_finite = True
         functions = [correctness, curiosity, operation_penalty]
         super().__init__(model, functions, processing_class=encoder.processor, **kwargs)
-        if config.kl:
-            self.beta = config.kl
-            reference = copy.deepcopy(model).requires_grad_(False)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._engine = Engine(
             self.model,
             encoder,
@@ -97,6 +93,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             max_completion_tokens=config.max_completion_tokens,
             temperature=config.temperature,
         )
+        if config.kl:  # the engine has restricted the vocabulary by now, so the reference has the same
+            self.beta = config.kl
+            reference = copy.deepcopy(model).requires_grad_(False)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self.tools = [self._make]  # not called; TRL accepts images inside a completion only where there are tools
 
     def _generate(self, prompts: list[str]) -> tuple[Any, ...]:

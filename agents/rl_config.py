@@ -27,7 +27,7 @@ class RLConfig:
         loss_type: How tokens are weighted: "dapo" all alike, "grpo" by 1 / length of their rollout, "dr_grpo" alike
             with a constant norm.
         kl: Weight of a penalty on the divergence from the policy that RL began with; the paper has none.
-        uniform_groups: What becomes of rollouts without an advantage, those of groups with equal rewards. "keep": they
+        uniform_groups: What becomes of rollouts without an advantage, mostly of groups with equal rewards. "keep": they
             count among the tokens that the loss is divided by. "drop": they do not. "replay": their places are taken by
             rollouts of the same round, drawn by |advantage| (the selective sample replay of the paper, whose buffer
             lives for one round; arXiv 2504.08837).

@@ -50,15 +50,13 @@ def observation(episode: Episode, task: Task, sight: str) -> Observation:
         images = tuple(episode.conversation.observations[-1]["images"])
         frames = call.frames if isinstance(call, SelectFrames) else frames  # type: ignore[assignment]
     height, width, _ = images[0].shape
-    if task.media.kind == "video":
-        seconds = [task.media.timestamp(env.shown[k].frame) for k in frames]
-        head, *lines = prompts.video_lines(seconds, (width, height)).split("\n")
-        named = [
-            f"Frame {k + 1} {line.partition(' ')[2].partition(' ')[2]}" for k, line in zip(frames, lines, strict=True)
-        ]
-        seen = "\n".join([head, *named] if sight != "evidence" else named)
-    else:
+    if task.media.kind == "image":
         seen = prompts.image_line(0, (width, height))
+    else:
+        seconds = {k: task.media.timestamp(env.shown[k].frame) for k in frames}
+        seen = "\n".join(f"Frame {k + 1} ({at:.1f} s): {prompts.IMAGE_MARKER}" for k, at in seconds.items())
+        if sight != "evidence":
+            seen = prompts.video_lines(list(seconds.values()), (width, height))
     if sight == "nothing":
         images = tuple(np.full_like(image, GREY) for image in images)
     return {"text": f"{seen}\n{question_text(task)}", "images": images}

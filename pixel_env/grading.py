@@ -16,7 +16,7 @@ arithmetic do not match.
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
@@ -39,17 +39,14 @@ class Grade:
         correct: right or wrong; the reward.
         score: the metric of the task's kind, in [0, 1].
         parse_failure: no answer of the task's kind could be read.
-        scored: False for a task without answers, of which the other three say nothing.
     """
 
     correct: bool
     score: float
     parse_failure: bool
-    scored: bool = field(default=True, repr=False)
 
 
 _UNREADABLE = Grade(correct=False, score=0.0, parse_failure=True)
-_UNSCORED = Grade(correct=False, score=0.0, parse_failure=False, scored=False)
 
 
 def grade(task: "Task", answer: str) -> Grade:
@@ -60,10 +57,10 @@ def grade(task: "Task", answer: str) -> Grade:
         answer: what stood in the box.
 
     Raises:
-        ValueError: if the task's own answers contradict its kind.
+        ValueError: if the task has no answers, or they contradict its kind.
     """
     if not task.answers:
-        return _UNSCORED
+        raise ValueError(f"expected a task with answers, got {task.task_id!r}, of which no answer can be graded")
     if len(answer) > MAX_CHARACTERS:
         return _UNREADABLE
     if task.answer_kind == "choice":

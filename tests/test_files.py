@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from layouts import infographicvqa, mvbench, video_r1, vstar
 
 from pixel_env.evaluation import evaluate
-from pixel_env.grading import grade
+from pixel_env.grading import Grade, grade
 from pixel_env.policies import DirectPolicy, OraclePolicy, gold
 from pixel_env.rollout import rollout
 from pixel_env.tasks import FORMATS, load_tasks, submission, tasks_from_spec
@@ -147,8 +147,10 @@ def test_answers_that_are_hidden_are_submitted_and_not_scored(tmp_path: Path) ->
         hidden.index("infographicvqa-9")
 
 
-def test_scripts_of_scored_tasks_are_unchanged() -> None:
-    assert grade(image_task(), "B").scored and not grade(image_task(answers=()), "B").scored
+def test_an_answer_to_a_task_without_any_cannot_be_graded() -> None:
+    assert grade(image_task(), "B") == Grade(correct=True, score=1.0, parse_failure=False)
+    with pytest.raises(ValueError, match="expected a task with answers, got "):
+        grade(image_task(answers=()), "B")
 
 
 def test_direct_policy_plays_a_hidden_split(tmp_path: Path) -> None:

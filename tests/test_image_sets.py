@@ -153,7 +153,6 @@ def test_infographicvqa(tmp_path: Path) -> None:
     assert year.answer_kind == "text" and grade(year, "2008").score == 0.75  # ANLS: one of four characters differs
     hidden = everything(load_tasks("infographicvqa", tmp_path / "test.json"))
     assert [task.answers for task in hidden] == [(), ()]
-    assert not grade(hidden[0], "anything").scored
     with pytest.raises(ValueError, match=r"expected one table in .*, got test\.json, val\.json; give the path of one"):
         load_tasks("infographicvqa", tmp_path)
 

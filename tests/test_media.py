@@ -3,16 +3,15 @@
 import os
 import time
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import gymnasium as gym
 import numpy as np
 import pytest
 from fakes import ArraySource, checkerboard, ramp
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import read_code, write_coded
 from PIL import Image
 
 from pixel_env import decoding
@@ -138,49 +137,21 @@ def test_slow_decoders_are_abandoned() -> None:
         decode(lambda path: time.sleep(0.5), "slow.mp4", seconds=0.05)
 
 
-CODE_BITS = 6
-
-
-def coded_frame(index: int) -> np.ndarray:
-    """A frame that says its number in black and white stripes, which survive lossy coding."""
-    frame = np.zeros((48, 96, 3), np.uint8)
-    for bit in range(CODE_BITS):
-        frame[:, 16 * bit : 16 * bit + 16] = 255 * (index >> bit & 1)
-    return frame
-
-
-def read_code(picture: Image.Image) -> int:
-    pixels = np.asarray(picture)
-    return sum(int(pixels[24, 16 * bit + 8, 0] > 128) << bit for bit in range(CODE_BITS))
-
-
-def write_coded(path: Path, num_frames: int, codec: str = "libx264", rate: int = 4) -> Path:
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
-        for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(coded_frame(index), "rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
 def test_a_clip_of_16_frames_comes_back_frame_by_frame(tmp_path: Path) -> None:
-    source = VideoFile(write_coded(tmp_path / "clip.mp4", 16))
-    assert (source.kind, source.width, source.height, source.num_frames) == ("video", 96, 48, 16)
+    source = VideoFile(write_coded(tmp_path / "clip.mp4", list(range(16)), 4))
+    assert (source.kind, source.width, source.height, source.num_frames) == ("video", 96, 64, 16)
     assert [read_code(source.frame(index)) for index in range(16)] == list(range(16))
     assert [source.timestamp(index) for index in range(16)] == pytest.approx([index / 4 for index in range(16)])
 
 
 def test_a_long_video_is_sampled_with_its_times(tmp_path: Path) -> None:
-    source = VideoFile(write_coded(tmp_path / "long.mp4", 60), sampled=4)
+    source = VideoFile(write_coded(tmp_path / "long.mp4", list(range(60)), 4), sampled=4)
     assert [read_code(source.frame(index)) for index in range(4)] == [7, 22, 37, 52]
     assert [source.timestamp(index) for index in range(4)] == pytest.approx([1.75, 5.5, 9.25, 13.0])
 
 
 def test_pyav_reads_what_decord_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_coded(tmp_path / "clip.mp4", 16)
+    path = write_coded(tmp_path / "clip.mp4", list(range(16)), 4)
     by_decord = [np.asarray(VideoFile(path).frame(index)) for index in (0, 15)]
 
     def refuse(path: str, indices: list[int], count: int) -> list[np.ndarray]:
@@ -193,11 +164,11 @@ def test_pyav_reads_what_decord_cannot(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_video_limits_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_coded(tmp_path / "clip.mp4", 16)
+    path = write_coded(tmp_path / "clip.mp4", list(range(16)), 4)
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:600])
     with pytest.raises(MediaError, match=r"cut\.mp4: cannot be decoded"):
         VideoFile(tmp_path / "cut.mp4").frame(0)
-    monkeypatch.setattr(decoding, "MAX_VIDEO_PIXELS", 96 * 48 * 16 - 1)
+    monkeypatch.setattr(decoding, "MAX_VIDEO_PIXELS", 96 * 64 * 16 - 1)
     with pytest.raises(MediaError, match="expected 1 to 73727 pixels, got 73728"):
         VideoFile(path).frame(0)
 
@@ -241,7 +212,7 @@ def test_write_video_refuses_odd_sides(tmp_path: Path) -> None:
 
 
 def test_readers_are_closed(tmp_path: Path) -> None:
-    path = write_coded(tmp_path / "clip.mp4", 16)
+    path = write_coded(tmp_path / "clip.mp4", list(range(16)), 4)
     assert VideoFile(path).num_frames == 16
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
