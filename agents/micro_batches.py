@@ -30,18 +30,23 @@ SKILL_WEIGHT: dict[str, float] = defaultdict(
         "describe": 0.7,
         "ground": 0.6,
         "sheet boxes": 0.6,
+        "conclusion": 0.5,
+        "string": 2.0,
         "frames": 2.0,
         "mark frames": 2.0,
     },
 )
 PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
-CLIP_SHARE = 0.12
+CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
 LEADING_WEIGHT, WORD_WEIGHT = 5.0, 0.5
 """Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all
 others of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their
 tenth of it: guessing what will be named is how a fresh model begins to attend to image tokens."""
+CONCLUSION_WEIGHT = 3.0
+"""Least weight of a token of a boxed answer: to carry over what was said before it is learned late."""
+BOX = "\\boxed"
 SEPARATION = 3
 """Most tokens between the characters of one value: those of `"56, 2"`."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
@@ -150,12 +155,15 @@ class LessonEncoder:
                 example.spans.append((start, len(example.ids), turn.skill))
                 example.add(self._text("\n"), 0)
         example.weights = [0.0] * len(example.ids)
-        for start, end, skill in example.spans:
+        answers = (turn.answer for lesson in lessons for turn in lesson.turns)
+        for (start, end, skill), answer in zip(example.spans, answers, strict=True):
+            boxed = end - 1 - len(self._text(BOX + answer.partition(BOX)[2])) if BOX in answer else end
             telling = [token in self._values for token in example.ids[start:end]]
             word = WORD_WEIGHT if any(telling) else 1.0
             for k, tells in enumerate(telling):
                 value = 1.0 if any(telling[max(0, k - SEPARATION) : k]) else LEADING_WEIGHT
-                example.weights[start + k] = SKILL_WEIGHT[skill] * (value if tells else word)
+                weight = max(value if tells else word, CONCLUSION_WEIGHT if start + k >= boxed else 0.0)
+                example.weights[start + k] = SKILL_WEIGHT[skill] * weight
         return example
 
 

@@ -4,6 +4,7 @@ A lesson is a few turns about one picture or clip. Nothing here is a trajectory 
 result of a call, and the functions that are offered have other names than the environment's.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -234,9 +235,34 @@ def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     else:
         shot = take(canvas, whole(canvas))
     skill = "closeup answer" if closer else ("guess" if task.needs_operation else "answer")
-    why = facts([(canvas, task.cue.box)], task.question) if closer else reason(task)  # type: ignore[union-attr, list-item]
+    why = evidence(task) if closer else reason(task)
     turn = (question_text(task), answered(task, why), skill)
     return asked(rng, about(shot, [turn]), shot.picture.size)
+
+
+def conclusion_lesson(rng: np.random.Generator, tasks: Sequence[ProceduralTasks], count: int = 5) -> Lesson:
+    """Questions without pictures, each behind what answers it: to repeat that and to conclude."""
+    turns: list[Turn] = []
+    while len(turns) < count:
+        some = pick(rng, tasks)
+        task = some[int(rng.integers(len(some)))]
+        if task.needs_operation and rng.random() < 0.6:
+            continue  # these are nearly all "it says 5: 5"
+        why = evidence(task) if task.needs_operation else reason(task)
+        if why and not (task.needs_operation and " first" in task.question):  # what frames show does not number them
+            turns.append(Turn(f"{sentence(why)}\n{question_text(task)}", (), answered(task, why), "conclusion"))
+    return Lesson(tuple(turns))
+
+
+def evidence(task: Task) -> str:
+    """What the cue of a drawn task shows."""
+    source, cue = task.media, task.cue
+    assert isinstance(source, DrawnSource) and cue is not None
+    if source.kind == "video":
+        canvases = [source.canvases[frame] for frame in cue.frames]
+        return facts([(canvas, whole(canvas)) for canvas in canvases], task.question)
+    assert cue.box is not None
+    return facts([(source.canvases[0], cue.box)], task.question)
 
 
 def clip_turn(source: DrawnSource, query: tuple[str, str, str]) -> Turn:
@@ -327,7 +353,7 @@ def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
         remark = pick(rng, _SEEN).format(seen, asked) if seen else pick(rng, _UNSEEN).format(asked)
         turns.append(shown([shot], sentence(remark), "remark"))
     shot = take(canvas, closeup_region(rng, canvas, cue.box), closeup=True)
-    turns.append(shown([shot], answered(task, facts([(canvas, cue.box)], task.question))))
+    turns.append(shown([shot], answered(task, evidence(task))))
     return Lesson(tuple(turns))
 
 
@@ -372,6 +398,9 @@ def sequences(
         for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
             pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
         pool.append(question_lesson(rng, task))
+        if rng.random() < 0.7:
+            drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
+            pool.append(question_lesson(rng, next(task for task in drawn if not task.needs_operation)))
         if task.needs_operation and rng.random() < 0.6:
             pool.append(followed_lesson(rng, task))
     plain = shuffled(rng, [one for one in pool if not one.system])
@@ -379,7 +408,8 @@ def sequences(
     for one in shuffled(rng, offered)[: (count - number_of_clips) // 3]:
         result.append([one])
     while len(result) < count:
-        result.append([plain.pop() for _ in range(2)])
+        drill = [conclusion_lesson(rng, tasks)] if rng.random() < 0.3 else []
+        result.append(shuffled(rng, [*drill, *(plain.pop() for _ in range(2 - len(drill)))]))
     return result
 
 

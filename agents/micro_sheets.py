@@ -49,13 +49,14 @@ def few_names(rng: np.random.Generator, most: int) -> list[tuple[str, str]]:
 
 
 def string_sheet(rng: np.random.Generator) -> Canvas:
-    """Coloured panels with short strings, in one or two columns."""
-    columns, rows = int(rng.integers(1, 3)), int(rng.integers(2, 6))
+    """Coloured panels with short strings of many sizes, in one or two columns."""
+    columns, rows = int(rng.integers(1, 3)), int(rng.integers(1, 6))
     marks = []
     for k in range(columns * rows):
         w, h = SHEET_SIDE / columns, SHEET_SIDE / rows
-        height = rng.uniform(14, 22)
-        text = "".join(pick(rng, LETTERS + DIGITS) for _ in range(int(rng.integers(1, 7 if columns == 2 else 12))))
+        height = float(np.exp(rng.uniform(np.log(14), np.log(min(0.7 * h, 70)))))
+        most = int((w - 12) / (0.7 * height))  # characters that fit
+        text = "".join(pick(rng, LETTERS + DIGITS) for _ in range(int(rng.integers(1, max(3, min(8, most + 1))))))
         width = min(w - 4, max(text_width(text, height) + 8, 30.0))
         x, y = k % columns * w + rng.uniform(0, w - width), k // columns * h + rng.uniform(0, max(0.0, h - height - 8))
         box = (round(x), round(y), round(x + width), round(y + min(h - 2, height + 8)))
@@ -82,9 +83,19 @@ def dot_sheet(rng: np.random.Generator) -> tuple[Canvas, list[tuple[str, int, in
         box = jittered(rng, cell, (cell[2] - cell[0]) * rng.uniform(0.6, 0.95))
         tray = Mark(pick(rng, TRAY_SHAPES), box, pick(rng, COLOUR_NAMES))
         black, white = int(rng.integers(0, 5)), int(rng.integers(0, 5))
-        marks += [tray, *tray_dots(rng, tray, shuffled(rng, ["black"] * black + ["white"] * white), 3)]
+        marks += [tray, *tray_dots(rng, tray, shuffled(rng, ["black"] * black + ["white"] * white))]
         trays.append((f"{tray.name} tray", black, white))
     return _sheet(rng, marks), trays
+
+
+def tray_sheet(rng: np.random.Generator) -> Canvas:
+    """A few trays at the size of a first view, with dots too small to count."""
+    marks = []
+    for cell in shuffled(rng, _grid(rng, 4))[: int(rng.integers(2, 6))]:
+        tray = Mark(pick(rng, TRAY_SHAPES), jittered(rng, cell, rng.uniform(26, 34)), pick(rng, COLOUR_NAMES))
+        inks = [pick(rng, ("black", "white")) for _ in range(int(rng.integers(1, 8)))]
+        marks += [tray, *tray_dots(rng, tray, inks)]
+    return _sheet(rng, marks)
 
 
 def _grid(rng: np.random.Generator, grid: int) -> list[Box]:
@@ -199,7 +210,10 @@ def place_drill(rng: np.random.Generator) -> Lesson:
     if rng.random() < 0.4:  # several of a colour
         names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
     shot = _few_objects(rng, names)
-    kind = pick(rng, ("relations", "relations", "ends", "colours"))
+    kind = pick(rng, ("relations", "relations", "ends", "colours", "shapes"))
+    if kind == "shapes":
+        canvas = tray_sheet(rng)
+        shot = take(canvas, whole(canvas))
     found = shuffled(rng, shot.things)
     if kind == "relations":
         said = []
@@ -215,9 +229,10 @@ def place_drill(rng: np.random.Generator) -> Lesson:
         answer = ", ".join(f"the {place} is the {thing.name}" for place, thing in ends)
     else:
         colours = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:4]
+        wanted = colours if kind == "colours" else shuffled(rng, TRAY_SHAPES)
         inorder = sorted(found, key=lambda t: t.box[0] + t.box[2])
-        question = f"Count: {', '.join(colours)}."
-        answer = ", ".join(listed([t.name for t in inorder if t.name.startswith(c)]) for c in colours)
+        question = f"Count: {', '.join(wanted)}."
+        answer = ", ".join(listed([t.name for t in inorder if word in t.name.split()]) for word in wanted)
     return about(shot, [(question, answer or "nothing", "sheet places")])
 
 

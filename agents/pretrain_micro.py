@@ -1,6 +1,7 @@
 """Make the micro base: the tower learns to see, the language model to talk, then both together.
 
     python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
+    python agents/pretrain_micro.py --base agents/micro_base     # more of the last stage
 
 1. see: the vision tower alone learns what is under each image token.
 2. talk: the language model alone learns to look up, to ground and to answer, from image tokens that are written
@@ -37,7 +38,9 @@ SEEING_WEIGHT = 0.3
 NOISE = (0.1, 0.3)
 """Added to written tokens in drills and in conversations, in their root mean square: a tower is never that sure."""
 FITTED_VIEWS = 2500
-"""Views, and frames of clips for another half, on which the tower's last layer is fitted."""
+"""Views, and frames of clips for another half, on which the tower's last layer, or the writer, is fitted."""
+WRITER_STEPS, WRITER_RATE = 300, 2e-2
+"""Of the fit of a writer to a saved base."""
 STAGES = ("see", "talk", "speak")
 
 
@@ -89,10 +92,13 @@ class Pretraining:
         self.args, self.out = args, Path(args.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        phrases = [*micro.fixed_phrases(), *micro_calls.FUNCTION_TEXTS]
-        self.processor = micro.build_processor(micro_lessons.corpus(), phrases)
+        if args.base:
+            self.processor, self.model = micro.load_processor(args.base), micro.load_model(args.base)
+        else:
+            phrases = [*micro.fixed_phrases(), *micro_calls.FUNCTION_TEXTS]
+            self.processor = micro.build_processor(micro_lessons.corpus(), phrases)
+            self.model = micro.build_model(self.processor)
         self.encoder = ChatEncoder(self.processor)
-        self.model = micro.build_model(self.processor)
         merger = self.model.model.visual.merger
         self.projector, merger.mlp[-1] = merger.mlp[-1], nn.Identity()
         self.reader = TokenReader(self.projector.in_features, self.projector.out_features)
@@ -111,6 +117,9 @@ class Pretraining:
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
             print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
+        elif args.base:
+            self.state.stage = "speak"
+            self._fit_writer()
         self.optimizers = self._optimizers()
         if saved is not None:
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -195,13 +204,32 @@ class Pretraining:
         return {"loss": float(loss.detach()), **scores}
 
     @torch.no_grad()
-    def _fit(self) -> None:
-        """Let the tower's last layer write what the writer would, as well as it can."""
+    def _described(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """What the tower's last layer gets of some views and frames of clips, and the labels of all their tokens."""
         rng = np.random.default_rng(0)
         pictures = micro_batches.views(rng, FITTED_VIEWS, 0.3) + micro_batches.frames(rng, FITTED_VIEWS // 2)
         features = [self._features([p.draw() for p in pictures[k : k + 100]]) for k in range(0, len(pictures), 100)]
-        tokens = self.writer(self._labels([p.labels() for p in pictures]))
-        layer, explained = fitted(torch.cat(features), tokens)
+        return torch.cat(features), self._labels([p.labels() for p in pictures])
+
+    def _fit_writer(self) -> None:
+        """Let the writer, which is not saved with a base, write what the base's tower does."""
+        features, labels = self._described()
+        tokens = self.projector(features).detach()
+        optimizer = torch.optim.Adam(self.writer.parameters(), lr=WRITER_RATE)
+        for _ in range(WRITER_STEPS):
+            loss = (self.writer(labels) - tokens).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        explained = 1 - float(loss.detach() / tokens.var())
+        self.state.log.append({"stage": "fit", "explained": round(explained, 3)})
+        print(f"the writer explains {explained:.1%} of the tower's tokens", flush=True)
+
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Let the tower's last layer write what the writer would, as well as it can."""
+        features, labels = self._described()
+        layer, explained = fitted(features, self.writer(labels))
         self.projector.load_state_dict(layer.state_dict())
         self.state.log.append({"stage": "fit", "explained": round(explained, 3)})
         print(f"the tower's last layer explains {explained:.1%} of what the language model learned from", flush=True)
@@ -329,6 +357,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model in stage 3")
     parser.add_argument("--vision-lr", type=float, default=1e-3, help="peak rate of the vision tower in stage 3")
+    parser.add_argument("--base", help="saved base to go on from with stage 3 (by default all stages, from scratch)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
     args = parser.parse_args()
     try:

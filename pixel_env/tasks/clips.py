@@ -62,7 +62,7 @@ def _clip(rng: np.random.Generator, world: World, level: int) -> Draft:
     size = world.clip_size(rng)
     events = _events(rng, world, level, size)
     if rng.random() < 0.75:
-        kinds = [_which_digit, _which_letter] + ([_when_digit, _order_of_digits] if level > 1 else [])
+        kinds = [_which_digit, _which_letter] + ([_when_digit, _order_of_digits] if level > 2 else [])
     else:
         kinds = [_when, _how_many] + ([_order] if len(events) > 1 else [])
     events, question, answer, kind, needs, frames, choices = pick(rng, kinds)(rng, events)
@@ -83,7 +83,7 @@ def _events(rng: np.random.Generator, world: World, level: int, size: Size) -> l
     for k, (pair, start) in enumerate(zip(pairs, starts, strict=True)):
         end = starts[k + 1] - 1 if k + 1 < number else NUM_FRAMES - 1
         last = min(end, start + int(rng.integers(0, 4)))
-        side = round(rng.uniform(9, 12) * unit)
+        side = round(world.object_side(rng) * unit)
         x = int(rng.integers(1, size[0] - side - 1))
         y = int(rng.integers(1, size[1] - side - 1))
         events.append(Event(pair, start, last, (x, y, x + side, y + side), pick(rng, DIGITS + LETTERS)))
@@ -106,7 +106,7 @@ def _scenery(rng: np.random.Generator, world: World, size: Size, events: list[Ev
     pairs = [p for p in shuffled(rng, world.pairs) if p not in [e.pair for e in events]][: 3 * world.clutter]
     places = shuffled(rng, cells(size, unit))
     return [
-        Mark(shape, jittered(rng, place, rng.uniform(9, 12) * unit), colour)
+        Mark(shape, jittered(rng, place, world.object_side(rng) * unit), colour)
         for (colour, shape), place in zip(pairs, places, strict=False)
     ]
 

@@ -7,11 +7,28 @@ import numpy as np
 from pixel_env.media import Box
 from pixel_env.tasks.drawing import Canvas, Mark, text_width
 from pixel_env.tasks.task import Cue
-from pixel_env.tasks.world import DIGITS, LEAST_TEXT, LETTERS, Draft, Pair, World, contrast, pick, shuffled
+from pixel_env.tasks.world import (
+    DIGITS,
+    LEAST_TEXT,
+    LETTERS,
+    TEXT_HEIGHTS,
+    Draft,
+    Pair,
+    World,
+    contrast,
+    pick,
+    shuffled,
+)
 
 LAYOUTS = ("grid", "cards", "list", "table")
 PANELS = {1: (2, 3), 2: (3, 5), 3: (6, 8)}
-LENGTHS = {1: (2, 3), 2: (3, 5), 3: (6, 12)}
+LENGTHS = {
+    "micro": {1: (2, 2), 2: (2, 3), 3: (4, 6)},
+    "standard": {1: (2, 3), 2: (3, 5), 3: (6, 12)},
+}
+"""Characters of a string, by preset and level."""
+TITLES = {"micro": (14.0, (2, 3)), "standard": (11.0, (2, 4))}
+"""Height of a title in view pixels of the micro preset, and its number of letters."""
 TITLE_HEIGHT = 20.0
 """Height of the title strip in view pixels of the micro preset; its letters are read without a closer look."""
 
@@ -20,7 +37,7 @@ def read(rng: np.random.Generator, world: World, level: int) -> Draft:
     """One task of the suite ``read``: three in four ask for a string too small to read in the first view."""
     page = _Page(rng, world, level)
     if rng.random() < 0.75:
-        wanted = [page.ask_panel, page.ask_end] + ([page.ask_owner] if level > 1 else [])
+        wanted = [page.ask_panel, page.ask_end] + ([page.ask_owner] if level > 2 else [])
         return pick(rng, wanted)()
     return pick(rng, [page.ask_title, page.ask_number, page.ask_colour])()
 
@@ -33,7 +50,7 @@ class _Page:
     """
 
     def __init__(self, rng: np.random.Generator, world: World, level: int) -> None:
-        self.rng, self.level = rng, level
+        self.rng, self.world, self.level = rng, world, level
         self.size = world.image_size(rng)
         self.text_unit = world.unit(self.size)
         self.dense = world.clutter > 1
@@ -42,7 +59,8 @@ class _Page:
         self.layout = pick(rng, ("list", "table") if self.icons else ("grid", "cards"))
         number = int(rng.integers(PANELS[level][0], PANELS[level][1] + 1)) * world.clutter
         self.pairs = self._pairs(world, number)
-        self.title = "".join(pick(rng, LETTERS) for _ in range(int(rng.integers(2, 5))))
+        self.title_height, (low, high) = TITLES[world.preset]
+        self.title = "".join(pick(rng, LETTERS) for _ in range(int(rng.integers(low, high + 1))))
         self.texts = self._texts(number)
         self._aligned = self.layout == "table" or (self.layout == "grid" and self.dense)
         self.boxes = self._boxes(number)
@@ -58,13 +76,13 @@ class _Page:
         return pairs
 
     def _texts(self, number: int) -> list[str]:
-        low, high = LENGTHS[self.level]
+        low, high = LENGTHS[self.world.preset][self.level]
         draw = lambda n: "".join(pick(self.rng, LETTERS + DIGITS) for _ in range(n))  # noqa: E731
         texts = [draw(int(self.rng.integers(low, high + 1)))]
         while len(texts) < number:
             text = draw(int(self.rng.integers(low, high + 1)))
             if self.level > 1 and len(texts) == 1:
-                text = texts[0][:2] + text[2:]
+                text = texts[0][: low - 1] + text[low - 1 :]
             if text not in texts:
                 texts.append(text)
         return texts
@@ -114,12 +132,12 @@ class _Page:
         return order
 
     def _text_height(self) -> float:
-        return max(LEAST_TEXT, 2.7 * self.text_unit)
+        return max(LEAST_TEXT, TEXT_HEIGHTS[self.world.preset] * self.text_unit)
 
     def _marks(self) -> list[Mark]:
         u = self.unit
         strip = (0.0, 2 * u, float(self.size[0]), (TITLE_HEIGHT - 2) * u)
-        marks = [Mark("text", strip, text=self.title, text_height=11 * u, ink="black")]
+        marks = [Mark("text", strip, text=self.title, text_height=self.title_height * u, ink="black")]
         for (colour, shape), text, box in zip(self.pairs, self.texts, self.boxes, strict=True):
             fill = "white" if self.icons else colour
             marks.append(Mark("panel", box, fill, text, self._text_height(), contrast(fill)))

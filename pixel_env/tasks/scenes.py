@@ -34,7 +34,9 @@ SIDES = ("leftmost", "rightmost", "topmost", "bottommost")
 RELATIONS = ("left of", "right of", "above", "below")
 TRAY_SHAPES = ("square", "circle", "hexagon")
 TRAYS = {1: (2, 3), 2: (3, 4), 3: (4, 5)}
-MOST_DOTS = {1: 4, 2: 7, 3: 10}
+MOST_DOTS = {1: 4, 2: 6, 3: 9}
+DOT_GRID = 3
+"""Rows and columns of places for dots in a tray."""
 
 
 class Placed(Protocol):
@@ -55,14 +57,14 @@ class Unlucky(Exception):
 def search(rng: np.random.Generator, world: World, level: int) -> Draft:
     """One task of the suite ``search``: three in four need a look at a tiny character."""
     needs = rng.random() < 0.75
-    reads = [_read_digit, _read_letter, _read_edge] + ([_same_character] if level > 1 else [])
+    reads = [_read_digit, _read_letter, _read_edge] + ([_same_character] if level > 2 else [])
     return _until_lucky(rng, world, level, pick(rng, reads if needs else [_relation, _edge_colour]))
 
 
 def count(rng: np.random.Generator, world: World, level: int) -> Draft:
     """One task of the suite ``count``: three in four need a look into a tray of dots."""
     needs = rng.random() < 0.75
-    dots = [_dots, _dots_of_ink] + ([_more_dots] if level > 1 else []) + ([_dots_in_two] if level > 2 else [])
+    dots = [_dots, _dots_of_ink] + ([_more_dots, _dots_in_two] if level > 2 else [])
     return _until_lucky(rng, world, level, pick(rng, dots if needs else [_trays, _shapes]))
 
 
@@ -110,7 +112,7 @@ def _scene(
     if adjacent:
         places = _neighbours_first(places)
     glyphs = [pick(rng, DIGITS + LETTERS) for _ in pairs]
-    boxes = [jittered(rng, place, rng.uniform(9, 13) * unit) for place in places[:MOST_OBJECTS]]
+    boxes = [jittered(rng, place, world.object_side(rng) * unit) for place in places[:MOST_OBJECTS]]
     return size, [glyph_mark(pair, box, glyph) for pair, box, glyph in zip(pairs, boxes, glyphs, strict=False)]
 
 
@@ -224,16 +226,16 @@ def _edge_colour(rng: np.random.Generator, world: World, level: int) -> Draft:
 # --- count ----------------------------------------------------------------------------------------------------------
 
 
-def tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str], columns: int) -> list[Mark]:
+def tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str]) -> list[Mark]:
     """Dots of the given inks in distinct places of a tray; their sizes vary so that the tray's shade tells little."""
     x1, y1, x2, _ = tray.box
     side = x2 - x1
-    pitch = 0.42 * side / columns
+    pitch = 0.48 * side / DOT_GRID
     dots = []
-    for place, ink in zip(rng.permutation(columns * columns), inks, strict=False):
+    for place, ink in zip(rng.permutation(DOT_GRID**2), inks, strict=False):
         d = max(2.0, pitch * rng.uniform(0.45, 0.75))
-        x = x1 + 0.29 * side + (place % columns + 0.5) * pitch - d / 2
-        y = y1 + 0.29 * side + (place // columns + 0.5) * pitch - d / 2
+        x = x1 + 0.26 * side + (place % DOT_GRID + 0.5) * pitch - d / 2
+        y = y1 + 0.26 * side + (place // DOT_GRID + 0.5) * pitch - d / 2
         dots.append(Mark("circle", (x, y, x + d, y + d), ink))
     return dots
 
@@ -260,7 +262,7 @@ def _tray_scene(
         : int(rng.integers(1, 4)) * world.clutter
     ]
     objects = [
-        Mark(s, jittered(rng, place, rng.uniform(9, 13) * unit), c)
+        Mark(s, jittered(rng, place, world.object_side(rng) * unit), c)
         for (c, s), place in zip(loose, places[number:], strict=False)
     ]
     return size, trays, objects
@@ -281,9 +283,8 @@ def _dots_draft(
 ) -> Draft:
     """A tray scene in which tray k holds dots of the inks ``asked[k]``; ``{k}`` in the question names tray k."""
     size, trays, objects = _tray_scene(rng, world, level, adjacent=len(asked) > 1)
-    columns = 3 if MOST_DOTS[level] <= 9 else 4
     inks = asked + [_inks(rng, int(rng.integers(MOST_DOTS[level] + 1))) for _ in trays[len(asked) :]]
-    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in tray_dots(rng, tray, some, columns)]
+    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in tray_dots(rng, tray, some)]
     text = question.format(*(f"{tray.name} tray" for tray in trays))
     cue = Cue(union(*(tray.box for tray in trays[: max(1, len(asked))])))
     return Draft(text, _image(rng, size, [*objects, *trays, *dots]), (str(answer),), "number", needs, cue)
@@ -297,7 +298,7 @@ def _dots(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _split_inks(rng: np.random.Generator, level: int, first: str, second: str) -> tuple[list[str], int, int]:
     """Inks of a tray with a balanced number of `first`; returns inks, number of first, number of second."""
     a = int(rng.integers(MOST_DOTS[level] + 1))
-    b = int(rng.integers(min(MOST_DOTS[level], 9 if MOST_DOTS[level] <= 9 else 16) - a + 1))
+    b = int(rng.integers(MOST_DOTS[level] - a + 1))
     return shuffled(rng, [first] * a + [second] * b), a, b
 
 
@@ -324,9 +325,7 @@ def _dots_in_two(rng: np.random.Generator, world: World, level: int) -> Draft:
 
 def _trays(rng: np.random.Generator, world: World, level: int) -> Draft:
     size, trays, objects = _tray_scene(rng, world, level)
-    dots = [
-        d for tray in trays for d in tray_dots(rng, tray, _inks(rng, int(rng.integers(1, MOST_DOTS[level] + 1))), 3)
-    ]
+    dots = [d for tray in trays for d in tray_dots(rng, tray, _inks(rng, int(rng.integers(1, MOST_DOTS[level] + 1))))]
     shape = pick(rng, TRAY_SHAPES)
     answer = sum(tray.kind == shape for tray in trays)
     cue = Cue(union(*(tray.box for tray in trays)))

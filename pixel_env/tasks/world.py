@@ -1,7 +1,10 @@
 """Sizes, vocabulary and splits shared by the procedural suites.
 
-Sizes are thought of in *view pixels*: pixels of the first view that a policy is shown. A target of 9 to 13 view pixels
+Sizes are thought of in *view pixels*: pixels of the first view that a policy is shown. An object of a dozen view pixels
 can be located there but not read; how many source pixels that is follows from the canvas.
+
+Levels: 1 has few objects and none like the target; 2 has more, near misses, longer strings and higher counts; 3 has
+more still, and questions that compare several of them.
 """
 
 from collections.abc import Sequence
@@ -27,6 +30,10 @@ LEAST_TEXT = 7.0
 VIEW_PIXELS = {"micro": 112 * 112, "standard": 1280 * 784}
 CROP_PIXELS = {"micro": 112 * 112, "standard": 640 * 784}
 NUM_FRAMES = 16
+OBJECT_SIDES = {"micro": (11.0, 15.0), "standard": (9.0, 13.0)}
+"""Of an object that carries a character, in view pixels: a micro model tells shapes apart from about ten."""
+TEXT_HEIGHTS = {"micro": 4.0, "standard": 2.7}
+"""Of the strings of a page, in view pixels."""
 
 T = TypeVar("T")
 Pair = tuple[str, str]  # (colour, shape)
@@ -83,6 +90,10 @@ class World:
     def target_pairs(self) -> tuple[Pair, ...]:
         """Attribute pairs that may be asked about: disjoint between the splits."""
         return tuple(p for p in _ALL_PAIRS if (p in _HELD_OUT) == (self.split == "test"))
+
+    def object_side(self, rng: np.random.Generator) -> float:
+        """Draw the side of an object that carries a character, view pixels."""
+        return float(rng.uniform(*OBJECT_SIDES[self.preset]))
 
     def image_size(self, rng: np.random.Generator) -> Size:
         """Draw a canvas size for an image."""
