@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -348,17 +348,21 @@ def _check(settings: Settings) -> None:
 
 def _check_data(settings: Settings) -> None:
     """Open the task sets on disk, which takes seconds."""
-    warm = "warm_start" in settings.stages
+    warm, sft, rl = "warm_start" in settings.stages, settings.sft_data, settings.rl_data
+    if sft and warm:
+        _tell("--sft-data", check_recorded, sft)
+    if rl and "rl" in settings.stages:
+        _tell("--rl-data", check_rewarded, rl)
+    if rl and warm and not sft:
+        _tell("--rl-data", check_demonstrations, rl)
+    _tell("--test-data", check_tests, settings.test_data, settings.test_tasks)
+
+
+def _tell(option: str, check: Callable[..., None], *arguments: Any) -> None:
     try:
-        if settings.sft_data and warm:
-            check_recorded(settings.sft_data)
-        if settings.rl_data and "rl" in settings.stages:
-            check_rewarded(settings.rl_data)
-        if settings.rl_data and warm and not settings.sft_data:
-            check_demonstrations(settings.rl_data)
-        check_tests(settings.test_data, settings.test_tasks)
+        check(*arguments)
     except (ValueError, ImportError, OSError) as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _check_model(model: str) -> None:

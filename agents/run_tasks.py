@@ -38,21 +38,21 @@ def check_recorded(path: str) -> None:
     tasks = load_tasks(FORMAT, path)
     if not any(task.answers for task in _some(tasks)):
         problem = getattr(tasks[0].media, "problem", "")
-        raise ValueError(f"--sft-data {path}: expected records with a message_list, got none; the first: {problem}")
+        raise ValueError(f"expected records with a message_list in {path}, got none; the first: {problem}")
 
 
 def check_rewarded(spec: str) -> None:
     """Check that a set has answers: a reward needs them."""
     if not any(task.answers for task in _some(tasks_from_spec(spec))):
-        raise ValueError(f"--rl-data {spec}: expected tasks with answers, got none; give a split that has them")
+        raise ValueError(f"expected tasks with answers in {spec}, got none; give a split that has them")
 
 
 def check_demonstrations(spec: str) -> None:
     """Check that a set says where the evidence is: demonstrations are made of that."""
     if not any(task.cue is not None and task.answers for task in _some(tasks_from_spec(spec))):
         raise ValueError(
-            f"--rl-data {spec}: expected tasks that say where the evidence is, to demonstrate, got none; give "
-            "--sft-data for the warm start, or leave it out with --stages rl"
+            f"expected tasks that say where the evidence is, to demonstrate, got none in {spec}; give --sft-data for the "
+            "warm start, or leave it out with --stages rl"
         )
 
 
@@ -68,7 +68,7 @@ def check_tests(specs: Sequence[str], wanted: int) -> None:
             other = seen.setdefault((task.suite, task.task_id), place)
             if other != place:
                 raise ValueError(
-                    f"--test-data: expected sets of different suites, got {task.suite} in {specs[other]} and {spec}; "
+                    f"expected sets of different suites, got {task.suite} in {specs[other]} and {spec}; "
                     "evaluate them in two runs"
                 )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixel_env.actions import Answer, Malformed, parse
+from pixel_env.actions import Answer, parse
 from pixel_env.grading import grade_choice
 from pixel_env.media import Source
 from pixel_env.tasks.paths import find_tables
@@ -129,8 +129,7 @@ def messages_task(row: Row) -> Task:
         raise row.error(str(error)) from error
     final = parse(said[-1].text)
     if not isinstance(final, Answer) or not final.text.strip():
-        got = final.reason if isinstance(final, Malformed) else repr(final)[:80]
-        raise row.error(rf"expected an answer in \boxed{{}} in the last message, got {got}")
+        raise row.error(rf"expected an answer in \boxed{{}} in the last message, got {said[-1].text[-60:]!r}")
     question, choices = split_options(_bare(said[0].text))
     if not question:
         raise row.error(f"expected a question in {_place(said[0].number)}, got {said[0].text[:40]!r}")
