@@ -51,8 +51,8 @@ def check_demonstrations(spec: str) -> None:
     """Check that a set says where the evidence is: demonstrations are made of that."""
     if not any(task.cue is not None and task.answers for task in _some(tasks_from_spec(spec))):
         raise ValueError(
-            f"expected tasks that say where the evidence is, to demonstrate, got none in {spec}; give --sft-data for the "
-            "warm start, or leave it out with --stages rl"
+            f"expected tasks that say where the evidence is, to demonstrate, got none in {spec}; give --sft-data for "
+            "the warm start, or leave it out with --stages rl"
         )
 
 

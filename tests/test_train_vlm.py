@@ -172,6 +172,7 @@ def test_a_run_on_real_data(weights: str, tmp_path: Path, capsys: pytest.Capture
         assert [t.error is not None for t in played] == [False] * 6 + [True]
     report = (out / "report.md").read_text()
     assert "5 single, 1 recrop_once, 1 recrop_twice, 2 zoom_further, 1 reselect, 1 textual, 1 damaged" in report
+    assert "\n| all | 6 |" in report  # sets of one format share their ids, and are not taken for one
     assert f"- test data: {data['vstar']}, {data['info']}, {data['tallyqa']}" in report
 
 
@@ -194,7 +195,7 @@ def test_mistakes_about_data_are_told_in_one_line(
     for arguments, said in (
         (
             ["--rl-data", data["rl"]],
-            "--rl-data: expected tasks that say where the evidence is, to demonstrate, got none",
+            "--rl-data: expected tasks that say where the evidence is, to demonstrate",
         ),
         (["--rl-data", hidden, "--stages", "rl"], "--rl-data: expected tasks with answers in"),
         (["--rl-data", "chess:x", "--sft-data", data["sft"]], "--rl-data: expected the name of a format"),
@@ -202,7 +203,7 @@ def test_mistakes_about_data_are_told_in_one_line(
         (["--sft-data", str(tmp_path / "gone")], "--sft-data: expected a file or a folder, got"),
         (
             ["--sft-data", str(damaged)],
-            "damaged.json, row 0 (the first is 0): expected message_list as 2 to 100 messages",
+            "damaged.json, row 0 (the first is 0): expected message_list as 2 to",
         ),
         (["--test-data", data["vstar"], data["rl"]], "expected sets of different suites, got pixelreasoner/vstar in"),
         (["--test-data", f"mvbench:{mvbench(tmp_path / 'm')}x"], "--test-data: expected a folder"),
