@@ -90,12 +90,15 @@ class _Parser(argparse.ArgumentParser):
 DERIVED: dict[str, dict[str, Any]] = {
     "micro": {
         "crop_padding": 0.04,
-        "epochs": 2,
-        "learning_rate": 1e-3,
+        "demonstrations": 3200,
+        "epochs": 1,
+        "learning_rate": 5e-4,
         "batch_size": 16,
         "accumulation": 1,
-        "prompts": 8,
-        "rl_learning_rate": 5e-5,
+        "rl_steps": 45,
+        "prompts": 16,
+        "rl_learning_rate": 1e-4,
+        "schedule": "linear",
         "rl_batch_size": 16,
         "temperature": 0.7,
         "scale_rewards": "batch",
@@ -105,12 +108,15 @@ DERIVED: dict[str, dict[str, Any]] = {
     },
     "standard": {
         "crop_padding": 0.0,
+        "demonstrations": 7500,
         "epochs": 2,
         "learning_rate": 1e-6,
         "batch_size": 1,
         "accumulation": 128,
-        "prompts": 16,
+        "rl_steps": 500,
+        "prompts": 32,
         "rl_learning_rate": 1e-6,
+        "schedule": "cosine",
         "rl_batch_size": 1,
         "temperature": 1.0,
         "scale_rewards": "group",
@@ -217,18 +223,19 @@ def _add_data(group: Group) -> None:
 
 def _add_training(warm: Group, rl: Group) -> None:
     add = warm.add_argument
-    add("--demonstrations", type=int, default=4000, help="expert trajectories; the paper has 7500 (%(default)s)")
+    add("--demonstrations", type=int, help=f"expert trajectories ({_derived('demonstrations')})")
     add("--epochs", type=int, help=f"passes over them ({_derived('epochs')})")
     add("--learning-rate", type=float, help=f"peak rate ({_derived('learning_rate')})")
     add("--batch-size", type=int, help=f"trajectories a forward pass ({_derived('batch_size')})")
     add("--accumulation", type=int, help=f"forward passes an optimizer step ({_derived('accumulation')})")
     add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
     add = rl.add_argument
-    add("--rl-steps", type=int, default=70, help="rounds of rollouts (%(default)s)")
+    add("--rl-steps", type=int, help=f"rounds of rollouts ({_derived('rl_steps')})")
     add("--prompts", type=int, help=f"tasks a round ({_derived('prompts')})")
     add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
     add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
-    add("--schedule", choices=("constant", "linear", "cosine"), default="constant", help="of the rate (%(default)s)")
+    schedules = ("constant", "linear", "cosine")
+    add("--schedule", choices=schedules, help=f"course of the rate: constant, or falling ({_derived('schedule')})")
     add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
     add("--temperature", type=float, help=f"of the rollouts ({_derived('temperature')})")
     add(

@@ -266,7 +266,7 @@ def test_what_is_not_given_follows_from_the_preset(weights: str) -> None:
         settings: Settings = parse(["--model", weights, *arguments], "")[0]
         return settings.rl_learning_rate
 
-    assert learning_rate() == 5e-5
+    assert learning_rate() == 1e-4
     assert learning_rate("--preset", "standard") == 1e-6
     assert learning_rate("--preset", "standard", "--rl-learning-rate", "3e-6") == 3e-6
     assert parse(["--model", "Qwen/Qwen2.5-VL-7B-Instruct"], "")[0].model == "Qwen/Qwen2.5-VL-7B-Instruct"

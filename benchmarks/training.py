@@ -1,0 +1,140 @@
+"""The figures of training runs as small files: one run, or one with curiosity beside one without.
+
+    python benchmarks/training.py runs/A                      # results/training.json
+    python benchmarks/training.py runs/A --without runs/B     # and results/pilots.json, pilots.png
+
+Reads what `agents/train_vlm.py` left in its run folders; runs nothing.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from agents.report import TITLES, read_metrics
+from benchmarks.provenance import RESULTS, commit
+from pixel_env.evaluation import evaluate, paired_difference
+from pixel_env.trajectory import Trajectory, load_jsonl
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+CURVES = {
+    "correct rollouts": "correctness",
+    "RaPR": "rapr",
+    "RaPR where an operation is needed": "rapr_needed",
+    "operations a rollout": "operations",
+    "operations that fail": "operation_error_rate",
+    "curiosity": "curiosity",
+}
+"""Title of a panel: the metric in it."""
+WINDOW = 5
+"""Steps of the running mean that is drawn."""
+
+Run = dict[str, list[Trajectory]]
+
+
+def evaluations(folder: Path) -> Run:
+    """Test trajectories of every evaluated model of a run, in order of training."""
+    found = {name: folder / "trajectories" / f"{name}.jsonl" for name in TITLES}
+    return {name: load_jsonl(path) for name, path in found.items() if path.exists()}
+
+
+def percent(values: Sequence[float]) -> list[float]:
+    """Values times 100, with one decimal."""
+    return [round(100 * value, 1) for value in values]
+
+
+def scores(played: Sequence[Trajectory]) -> dict[str, Any]:
+    """Score with its interval, RaPR and operations by suite, in percent."""
+    report = evaluate(played)
+    rows = {}
+    for suite, summary in {**report.suites, "all": report.overall}.items():
+        assert summary.score is not None and summary.rapr is not None
+        rows[suite] = {
+            "score": percent([summary.score.mean, summary.score.low, summary.score.high]),
+            "rapr": percent([summary.rapr.mean])[0],
+            "rapr_needed": None if summary.rapr_needed is None else percent([summary.rapr_needed])[0],
+            "operations": round(summary.mean_operations or 0.0, 2),
+        }
+    return rows
+
+
+def difference(later: Sequence[Trajectory], earlier: Sequence[Trajectory]) -> dict[str, list[float]]:
+    """Paired difference in score by suite, in points, with its 95% interval."""
+    suites = sorted({t.suite for t in later})
+    parts = {s: [[t for t in side if t.suite == s] for side in (later, earlier)] for s in suites}
+    return {suite: percent(paired_difference(*part)) for suite, part in (parts | {"all": [later, earlier]}).items()}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """The figures of a run."""
+    config, run = json.loads((folder / "config.json").read_text(encoding="utf-8")), evaluations(folder)
+    names = list(run)
+    rows = read_metrics(folder / "metrics.jsonl")
+    return {
+        "commit": commit(),
+        "settings": config["settings"] | {"model": Path(config["settings"]["model"]).name},
+        "machine": config["machine"],
+        "test_tasks": len(run[names[0]]),
+        "seconds": {row["stage"]: round(row["train_runtime"]) for row in rows if "train_runtime" in row},
+        **{TITLES[name]: scores(run[name]) for name in names},
+        **{
+            f"{TITLES[later]} - {TITLES[earlier]}": difference(run[later], run[earlier])
+            for earlier, later in itertools.pairwise(names)
+        },
+    }
+
+
+def draw(runs: dict[str, Path], path: Path) -> None:
+    """Draw the curves of RL of several runs beside each other, single steps faint, running means strong."""
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5))
+    for axis, (title, name) in zip(axes.flat, CURVES.items(), strict=True):
+        for number, (label, folder) in enumerate(runs.items()):
+            rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "rl" and name in row]
+            steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+            means = [
+                sum(part) / len(part) for part in (values[max(0, k - WINDOW + 1) : k + 1] for k in range(len(values)))
+            ]
+            axis.plot(steps, values, color=f"C{number}", alpha=0.25)
+            axis.plot(steps, means, color=f"C{number}", label=label)
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a results file."""
+    text = json.dumps(content, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(path)
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--without", type=Path, help="folder of the same run with --alpha 0")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to (benchmarks/results)")
+    arguments = parser.parse_args()
+    for folder in (arguments.run, arguments.without):
+        if folder and len(evaluations(folder)) < 2:
+            parser.error(f"expected a finished run with two evaluated models or more in {folder}")
+    write(arguments.out / "training.json", summary(arguments.run))
+    if arguments.without:
+        both = {"with curiosity": arguments.run, "without curiosity": arguments.without}
+        played = [evaluations(folder)["rl"] for folder in both.values()]
+        content: dict[str, Any] = {name: summary(folder) for name, folder in both.items()}
+        write(arguments.out / "pilots.json", content | {"with - without": difference(*played)})
+        draw(both, arguments.out / "pilots.png")
+
+
+if __name__ == "__main__":
+    main()
