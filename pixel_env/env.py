@@ -54,6 +54,9 @@ class _Outcome:
     views: tuple[View, ...] = field(default_factory=tuple)
 
 
+_NAMES = {CropImage: "crop_image", SelectFrames: "select_frames"}
+
+
 class PixelReasonEnv(gym.Env[Observation, str]):
     r"""Answer a question about an image or a video, looking closer where that helps.
 
@@ -125,6 +128,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         reward_variant: Variant = "paper",
         scorer: Scorer = "strict",
         counterfactual: Counterfactual = "none",
+        operations: Sequence[str] = prompts.OPERATIONS,
         render_mode: str | None = None,
     ) -> None:
         """Make an environment.
@@ -153,6 +157,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             scorer: ``"strict"``, or ``"pixelreasoner_compat"`` for the verdicts of the released scorer.
             counterfactual: What operations show: ``"none"``, what was asked for; ``"blank"``, grey; ``"other_task"``,
                 the same part of another task's media. All else stays as it is; `render` shows what was asked for.
+            operations: Names of the operations on offer. A call of another one is an error; without any, the prompt
+                says nothing of functions: a model without tools.
             render_mode: None, ``"rgb_array"`` or ``"human"`` (a window; needs a display).
 
         Raises:
@@ -178,7 +184,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         check_scorer(scorer)
         one_of("counterfactual", counterfactual, COUNTERFACTUALS)
         self.scorer, self.counterfactual = scorer, counterfactual
-        self.instructions = prompts.instructions(coordinates)
+        self.operations = _offered(operations)
+        self.instructions = prompts.instructions(coordinates, self.operations)
         self.observation_space = Dict({"images": image_space(self.view_settings), "text": AnyText()})
         self.action_space = action_space(self.view_settings)
         self._episode: _Episode | None = None
@@ -213,7 +220,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         views = operations.first_views(task.media, self.view_settings)
         looked_at = shown_by_operations(task, self.tasks, self.counterfactual)
         self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
-        text = prompts.question_lines(task.question, task.choices, self.view_settings.max_turns)
+        text = prompts.question_lines(task.question, task.choices, self.view_settings.max_turns, self.operations)
         observation = self._observation(f"{_announce(task, views)}\n{text}", views, task.media)
         if self.render_mode == "human":
             self._show()
@@ -275,12 +282,18 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         """Return the name of the operation, whether it was called, and its result."""
         episode = self._current()
         match action:
+            case CropImage() | SelectFrames() if (name := _NAMES[type(action)]) not in self.operations:
+                text = prompts.not_offered(name, self.operations)
+                return name, True, OperationResult((), "not_offered", text)
             case CropImage():
                 result = operations.crop_image(action, episode.shown, episode.task.media, self.view_settings)
                 return "crop_image", True, result
             case SelectFrames():
                 result = operations.select_frames(action, episode.shown, episode.task.media, self.view_settings)
                 return "select_frames", True, result
+            case Malformed(_, attempted_call) if not self.operations:
+                code, reason = ("not_offered", prompts.not_offered(None, ())) if attempted_call else (None, "")
+                return None, attempted_call, OperationResult((), code, reason or prompts.no_answer())
             case Malformed(reason, attempted_call):
                 code = "malformed_call" if attempted_call else None
                 return None, attempted_call, OperationResult((), code, reason)
@@ -348,6 +361,15 @@ def _procedural(
     suites = (suite,) if isinstance(suite, str) else tuple(suite)
     levels = tuple(difficulty) if isinstance(difficulty, Sequence) else difficulty
     return ProceduralTasks(suites, split=split, difficulty=levels, preset=preset)
+
+
+def _offered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the operations on offer in the order in which the prompt lists them."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"expected operations as a list of names, got {names!r}; write [{str(names)!r}]")
+    for name in names:
+        one_of("each of operations", name, prompts.OPERATIONS)
+    return tuple(name for name in prompts.OPERATIONS if name in names)
 
 
 def _checked(tasks: TaskSet | str, media: set[str]) -> TaskSet:

@@ -4,8 +4,8 @@ What goes wrong outside the environment's rules (a policy that raises, a file th
 episode with an error; it never takes the others down and is never scored.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -141,31 +141,82 @@ def rollout(
     Returns:
         One trajectory an episode: the G of the first task, the G of the second, ...
     """
-    if group_size < 1 or batch_size < 1:
-        raise ValueError(f"expected group_size and batch_size of at least 1, got {group_size} and {batch_size}")
-    planned = [task for task in tasks for _ in range(group_size)]
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(planned)).tolist()
-    waiting = deque(enumerate(zip(planned, seeds, strict=True)))
+    planned, done = plan(tasks, group_size, seed), dict[int, Trajectory]()
+
+    def keep(index: int, episode: Episode) -> None:
+        done[index] = episode.trajectory()
+
+    play(policy, env_id, planned, keep, batch_size=batch_size, progress=progress, **env_kwargs)
+    return [done[index] for index in range(len(planned))]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An episode to be played.
+
+    Attributes:
+        task: index or id of the task.
+        sample: how often the task came before in the plan.
+        seed: of the reset.
+    """
+
+    task: int | str
+    sample: int
+    seed: int
+
+
+Keep = Callable[[int, Episode], None]
+"""Takes an episode that is over, and its place in the plan; the episode is used again afterwards."""
+
+
+def plan(tasks: Iterable[int | str], group_size: int, seed: int) -> list[Planned]:
+    """Return the episodes of a rollout in order: the G of the first task, the G of the second, ..."""
+    if group_size < 1:
+        raise ValueError(f"expected group_size of at least 1, got {group_size}")
+    listed = [task for task in tasks for _ in range(group_size)]
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(listed)).tolist()
+    before: Counter[int | str] = Counter()
+    planned = []
+    for task, reset_seed in zip(listed, seeds, strict=True):
+        planned.append(Planned(task, before[task], reset_seed))
+        before[task] += 1
+    return planned
+
+
+def play(
+    policy: Policy,
+    env_id: str,
+    planned: Sequence[Planned],
+    keep: Keep,
+    /,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> None:
+    """Play the episodes of a plan and hand over each as soon as it is over; `rollout` describes the arguments."""
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    waiting, errors = deque(enumerate(planned)), 0
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
     free, running = list(episodes), dict[int, Episode]()
-    done: dict[int, Trajectory] = {}
     with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
         while waiting or running:
             while waiting and free:
-                index, (task, reset_seed) = waiting.popleft()
+                index, next_one = waiting.popleft()
                 running[index] = free.pop()
-                running[index].reset(task, reset_seed)
+                running[index].reset(next_one.task, next_one.seed)
             _take_turn(policy, [episode for episode in running.values() if not episode.done])
             for index in [index for index, episode in running.items() if episode.done]:
                 episode = running.pop(index)
-                done[index] = episode.trajectory()
+                keep(index, episode)
                 free.append(episode)
                 bar.update()
-            if errors := sum(trajectory.error is not None for trajectory in done.values()):
+                errors += episode.error is not None
+            if errors:
                 bar.set_postfix(errors=errors)
     for episode in episodes:
         episode.env.close()
-    return [done[index] for index in range(len(planned))]
 
 
 def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
