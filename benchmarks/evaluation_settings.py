@@ -183,7 +183,7 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"expected each of --tasks once, got {sorted(twice)[0]} twice; evaluate them apart")
     for tasks in settings.tasks:
         name, colon, path = tasks.partition(":")
-        if tasks in SUITES or (name in FORMATS and Path(path).expanduser().exists()):
+        if tasks in SUITES or (name in FORMATS and path and Path(path).expanduser().exists()):
             continue
         if name in FORMATS:
             lacking = f"there is nothing at {path!r}" if colon else f"of {name} the path is missing: {name}:PATH"

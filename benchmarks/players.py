@@ -231,7 +231,11 @@ def _imported(module: str, name: str) -> Policy:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"cannot import --policy {module}:{name}: {error}") from None
-    policy = found() if isinstance(found, type) or not hasattr(found, "act") else found
+    made = isinstance(found, type) or not hasattr(found, "act")
+    try:
+        policy = found() if made and callable(found) else found
+    except TypeError as error:  # it wants arguments
+        raise UsageError(f"cannot make --policy {module}:{name}: {error}") from None
     if not callable(getattr(policy, "act", None)):
         raise UsageError(f"expected {module}:{name} to have `act`, or to make something that has, got {policy!r}")
     return policy
