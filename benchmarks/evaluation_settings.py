@@ -11,6 +11,8 @@ from agents.run_settings import Parser, UsageError
 from benchmarks.players import SCRIPTED, PolicySpec, read_policy
 from pixel_env.counterfactual import COUNTERFACTUALS
 from pixel_env.prompts import COORDINATES, OPERATIONS
+from pixel_env.protocols import PROTOCOLS
+from pixel_env.released_protocol import CELL, CROP_CELLS, VIDEO_PIXELS
 from pixel_env.scorers import SCORERS
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import FORMATS, LEVELS, SPLITS, SUITES
@@ -31,6 +33,7 @@ class Settings:
     limit: int | None
     samples: int
     operations: tuple[str, ...]
+    protocol: str
     view_pixels: int | None
     crop_pixels: int | None
     coordinates: str
@@ -53,7 +56,16 @@ class Settings:
     def env_kwargs(self, tasks: str) -> dict[str, Any]:
         """Return the keyword arguments of the environment for one entry of `tasks`."""
         asked = {"suite": [tasks], "split": self.split, "difficulty": list(self.levels)} if tasks in SUITES else {}
-        names = ("preset", "max_turns", "coordinates", "crop_padding", "num_frames", "scorer", "counterfactual")
+        names = (
+            "protocol",
+            "preset",
+            "max_turns",
+            "coordinates",
+            "crop_padding",
+            "num_frames",
+            "scorer",
+            "counterfactual",
+        )
         budgets = {name: getattr(self, name) for name in ("view_pixels", "crop_pixels") if getattr(self, name)}
         source = asked or {"tasks": tasks}
         return source | {name: getattr(self, name) for name in names} | budgets | {"operations": list(self.operations)}
@@ -64,6 +76,11 @@ DERIVED: dict[str, dict[str, Any]] = {
     "standard": {"max_new_tokens": 1024, "max_completion_tokens": 10_000, "batch_episodes": 16},
 }
 """What follows from the preset unless it is given."""
+
+NATIVE: dict[str, Any] = {"crop_padding": 0.0, "scorer": "strict", "view_pixels": None, "crop_pixels": None}
+RELEASED: dict[str, Any] = {"crop_padding": 0.1, "scorer": "pixelreasoner_compat", "max_new_tokens": 2048}
+RELEASED_PIXELS = {"view_pixels": VIDEO_PIXELS, "crop_pixels": CROP_CELLS[1] * CELL}
+"""What follows from the protocol unless it is given; the pixels only with the standard preset."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -101,18 +118,22 @@ def _add_what(group: "argparse._ArgumentGroup") -> None:
     add("--levels", nargs="+", type=int, choices=LEVELS, default=(1, 2), help="of generated suites, mixed (1 2)")
     add("--split", choices=SPLITS, default="test", help="of generated suites (%(default)s)")
     add("--preset", choices=tuple(PRESETS), help="size of pictures (micro for --policy micro, else standard)")
-    add("--scorer", choices=SCORERS, default="strict", help="whose verdicts (%(default)s)")
+    add("--scorer", choices=SCORERS, help="whose verdicts (strict; pixelreasoner_compat in that protocol)")
     add("--seed", type=int, default=0, help="of sampling, and of the questions that --limit draws (%(default)s)")
     add("--out", type=Path, help="folder for results; the same command goes on where it stopped (runs/eval-DATE-TIME)")
 
 
 def _add_views(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
+    add(
+        "--protocol", choices=tuple(PROTOCOLS), default="native",
+        help="pixelreasoner: prompts, names, padding, budgets and scorer of the release (%(default)s)",
+    )  # fmt: skip
     add("--view-pixels", type=int, help="budget of the first view; the frames of a video share it (by preset)")
     add("--crop-pixels", type=int, help="budget of each crop and selected frame (by preset)")
     add("--num-frames", type=int, default=16, help="frames of a video shown at first (%(default)s)")
     add("--coordinates", choices=tuple(COORDINATES), default="pixel", help="unit of boxes (%(default)s)")
-    add("--crop-padding", type=float, default=0.0, help="margin around a box, in fractions of the image (%(default)s)")
+    add("--crop-padding", type=float, help="margin around a box, in fractions of the image (0; 0.1 as released)")
     add("--max-turns", type=int, default=5, help="turns an episode, the answer included (%(default)s)")
     add(
         "--operations", nargs="+", choices=(*OPERATIONS, "none"), default=OPERATIONS, metavar="NAME",
@@ -127,7 +148,7 @@ def _add_views(group: "argparse._ArgumentGroup") -> None:
 def _add_how(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
     add("--temperature", type=float, default=0.0, help="0: greedy (%(default)s)")
-    add("--max-new-tokens", type=int, help="most tokens of a turn (160 for micro, else 1024)")
+    add("--max-new-tokens", type=int, help="most tokens of a turn (160 for micro, else 1024; 2048 as released)")
     add("--max-completion-tokens", type=int, help="most tokens behind the first view (1024 for micro, else 10000)")
     add("--batch-episodes", type=int, help="episodes played at a time (128 for micro, else 16)")
     add("--retry-errors", action="store_true", help="play episodes again that broke off with an error")
@@ -150,7 +171,9 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     retry = values.pop("retry_errors")
     out = values.pop("out") or RUNS / time.strftime("eval-%Y%m%d-%H%M%S")
     values["preset"] = values["preset"] or ("micro" if values["policy"] == "micro" else "standard")
-    for name, value in DERIVED[values["preset"]].items():
+    released = values["protocol"] == "pixelreasoner"
+    by_protocol = RELEASED | (RELEASED_PIXELS if values["preset"] == "standard" else {}) if released else {}
+    for name, value in (NATIVE | DERIVED[values["preset"]] | by_protocol).items():
         values[name] = value if values[name] is None else values[name]
     if "none" in values["operations"]:
         if len(values["operations"]) > 1:
@@ -189,4 +212,6 @@ def _check(settings: Settings) -> None:
             lacking = f"there is nothing at {path!r}" if colon else f"of {name} the path is missing: {name}:PATH"
             raise UsageError(f"cannot open --tasks {tasks}: {lacking}")
         raise UsageError(f"expected --tasks as NAME:PATH or one of {', '.join(SUITES)}, got {tasks!r} (see --help)")
-    settings.spec()
+    kind, name = settings.spec().kind, settings.spec().name
+    if settings.protocol == "pixelreasoner" and kind == "scripted" and name != "direct":
+        raise UsageError(f"--policy {name} speaks the native protocol only; give a model, or direct")

@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.result_file import Costs
-from pixel_env import prompts
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import Summary, at_k, bootstrap, evaluate
 from pixel_env.faithfulness import faithfulness
@@ -34,7 +33,7 @@ def fingerprint(items: Sequence[Task] | Sequence[str]) -> str:
 
 def prompt_version(env: PixelReasonEnv) -> dict[str, str]:
     """Return the constant system text and a digest of it and of the guideline below every question."""
-    said = env.instructions + prompts.guideline(env.operations)
+    said = env.instructions + env.protocol.guideline(env.operations)
     return {"version": _digest(said), "instructions": env.instructions}
 
 

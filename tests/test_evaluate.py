@@ -219,3 +219,20 @@ def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tm
     out = str(tmp_path / "file" / "out")
     assert evaluate.main(["--tasks", "search", *MICRO, "--policy", "grid", "--out", out]) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_the_protocol_of_the_release(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    policy = use(Asked(text="No idea."), monkeypatch)
+    layouts.vstar(tmp_path / "data")
+    arguments = ("--tasks", f"vstar:{tmp_path / 'data'}", "--protocol", "pixelreasoner", "--policy")
+    result = run(*arguments, f"{__name__}:POLICY")
+    asked = policy.conversations[0]
+    assert "crop_image_normalized" in asked.instructions and asked.observations[0]["text"].startswith("<image>What is")
+    environment = {name: result["environment"][name] for name in ("view_pixels", "crop_pixels", "crop_padding")}
+    assert environment == {"view_pixels": 16 * 512 * 784, "crop_pixels": 5120 * 784, "crop_padding": 0.1}
+    assert result["scorer"] == "pixelreasoner_compat" and result["settings"]["max_new_tokens"] == 2048
+    assert result["overall"]["summary"]["score"]["mean"] == 0.0  # whatever is no call is an answer
+    trajectories = load_jsonl(tmp_path / "out" / "trajectories.jsonl")
+    assert all(t.terminated and replay(t) == t for t in trajectories)
+    run(*arguments, "grid", out="other", code=2)
