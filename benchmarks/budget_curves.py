@@ -118,7 +118,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             low, high = ([100 * value for value in values] for values in ([p.low for p in cut], [p.high for p in cut]))
             panel.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
             panel.plot(run.budget, 100 * run.score, "o", color=colour)
-        panel.set(xlabel=title, ylim=(0, 100))
+        panel.set(xlabel=title, ylim=(-2, 102))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("score in percent, 95% interval")
     panels[0].legend(fontsize="small")

@@ -116,9 +116,11 @@ class WeightsPlayer:
 
     def __init__(self, path: str, settings: "Settings") -> None:
         import torch
+        import transformers
 
         from agents import micro
 
+        transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
         self._settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
