@@ -79,7 +79,7 @@ class UsageError(Exception):
     """What the caller has to change; told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -131,7 +131,7 @@ DERIVED: dict[str, dict[str, Any]] = {
 def parser(description: str) -> argparse.ArgumentParser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
     title, _, rest = description.partition("\n\n")
-    main = _Parser(
+    main = Parser(
         prog="train_vlm.py",
         usage="python agents/train_vlm.py [options]",
         description=title,
