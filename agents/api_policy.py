@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,40 +210,65 @@ def play(
     Returns:
         One an episode: the G of the first task, the G of the second, ...
     """
+    planned, done = plan(tasks, group_size, seed), dict[int, Played]()
+
+    def keep(index: int, episode: Episode, usage: Usage) -> None:
+        done[index] = Played(episode.trajectory(), usage)
+
+    play_endpoint(policy, env_id, planned, keep, batch_size=batch_size, progress=progress, **env_kwargs)
+    return [done[index] for index in range(len(planned))]
+
+
+KeepPlayed = Callable[[int, Episode, Usage], None]
+"""Takes an episode that is over, its place in the plan, and the tokens of its turns."""
+
+
+def play_endpoint(
+    policy: EndpointPolicy,
+    env_id: str,
+    planned: Sequence[Planned],
+    keep: KeepPlayed,
+    /,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> None:
+    """Play the episodes of a plan and hand over each as soon as it is over; `play` describes the arguments."""
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-    planned = plan(tasks, group_size, seed)
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
-    done: dict[int, Played] = {}
     try:
         # All environments share one thread: their work is short, and sources of a task are not made for several.
         with (
             ThreadPoolExecutor(1, "environments") as environments,
             tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar,
         ):
-            policy.endpoint.run(_play_all(policy, episodes, deque(enumerate(planned)), done, environments, bar))
+            policy.endpoint.run(_play_all(policy, episodes, deque(enumerate(planned)), keep, environments, bar))
     finally:
         for episode in episodes:
             episode.env.close()
-    return [done[index] for index in range(len(planned))]
 
 
 async def _play_all(
     policy: EndpointPolicy,
     episodes: Sequence[Episode],
     waiting: deque[tuple[int, Planned]],
-    done: dict[int, Played],
+    keep: KeepPlayed,
     environments: ThreadPoolExecutor,
     bar: tqdm,
 ) -> None:
     """Play the plan to its end; every episode that falls free takes the next."""
+    errors = 0
 
     async def work(episode: Episode) -> None:
+        nonlocal errors
         while waiting:
             index, planned = waiting.popleft()
-            done[index] = await _play(policy, episode, planned, environments)
+            keep(index, episode, await _play(policy, episode, planned, environments))
             bar.update()
-            if errors := sum(played.trajectory.error is not None for played in done.values()):
+            errors += episode.error is not None
+            if errors:
                 bar.set_postfix(errors=errors)
 
     workers = [asyncio.create_task(work(episode)) for episode in episodes]
@@ -254,7 +279,7 @@ async def _play_all(
             worker.cancel()
 
 
-async def _play(policy: EndpointPolicy, episode: Episode, planned: Planned, environments: ThreadPoolExecutor) -> Played:
+async def _play(policy: EndpointPolicy, episode: Episode, planned: Planned, environments: ThreadPoolExecutor) -> Usage:
     loop, usage = asyncio.get_running_loop(), Usage()
     await loop.run_in_executor(environments, episode.reset, planned.task, planned.seed)
     while not episode.done:
@@ -265,4 +290,4 @@ async def _play(policy: EndpointPolicy, episode: Episode, planned: Planned, envi
             break
         usage += Usage.of(reply)
         await loop.run_in_executor(environments, episode.step, reply.text)
-    return Played(episode.trajectory(), usage)
+    return usage

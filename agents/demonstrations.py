@@ -33,6 +33,9 @@ VIDEO_MIX = {"single": 0.9, "reselect": 0.1}
 TEXTUAL_SHARE = 2000 / 7500
 """The proportions of the paper (Table 2 and section 5)."""
 
+MOST_TRIES = 1000
+"""Tasks in a row of which no demonstration could be made: then there is probably none that would do."""
+
 
 def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str) -> Trajectory:
     """Play one demonstration.
@@ -108,6 +111,9 @@ def demonstrations(
             does not give come from templates.
         progress: show a progress bar.
         **env_kwargs: for `gymnasium.make`.
+
+    Raises:
+        ValueError: of `MOST_TRIES` tasks in a row none allowed a demonstration; tasks need a cue and answers.
     """
     rng = np.random.default_rng(seed)
     env = gym.make(env_id, **env_kwargs)
@@ -116,8 +122,15 @@ def demonstrations(
     made: list[Trajectory] = []
     if sampler is not None and textual:
         made = _sampled(sampler, env_id, tasks, textual, rng, progress, env_kwargs)
+    tries, problem = 0, "the task needs no operation"
     with tqdm(total=count, initial=len(made), desc="demonstrations", disable=not progress) as bar:
         while len(made) < count:
+            if tries == MOST_TRIES:
+                raise ValueError(
+                    f"expected tasks with a cue and answers to demonstrate, got {tries} in a row that do not do, the "
+                    f"last because {problem}; give other tasks, or recorded demonstrations"
+                )
+            tries += 1
             wanted = len(made) < textual
             index = _easy_task(tasks, rng) if wanted else int(rng.integers(len(tasks)))
             task = tasks[index]
@@ -127,8 +140,10 @@ def demonstrations(
             kind = str(rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values())))
             try:
                 made.append(demonstrate(index, env, rng, kind))
-            except UnsuitedError:
+            except UnsuitedError as error:
+                problem = str(error)
                 continue
+            tries = 0
             bar.update()
     env.close()
     return [made[int(k)] for k in rng.permutation(len(made))]

@@ -109,7 +109,7 @@ def _draw_scores(axis: Any, reports: Mapping[str, Report]) -> None:
         axis.set_xticks(range(len(scores)), [*report.suites, "all"])
     axis.set(title="Test score", ylim=(0, 1))
     axis.grid(alpha=0.3, axis="y")
-    if reports:
+    if axis.patches:
         axis.legend(fontsize=8)
 
 
@@ -186,7 +186,15 @@ def _differences(
         cells = []
         for later, earlier in pairs:
             new, old = ([t for t in evaluations[name] if suite in (t.suite, "all")] for name in (later, earlier))
+            if not _done(new) & _done(old):  # no answers, or nothing but files that cannot be decoded
+                cells.append("-")
+                continue
             mean, low, high = (100 * value for value in paired_difference(new, old, seed))
             cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
         rows.append([suite, *cells])
     return rows
+
+
+def _done(trajectories: Sequence[Trajectory]) -> set[tuple[str, str]]:
+    """Return the tasks that were finished and have a score."""
+    return {(t.suite, t.task_id) for t in trajectories if t.error is None and t.scored}

@@ -3,14 +3,16 @@
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from agents.run_tasks import check_demonstrations, check_recorded, check_rewarded, check_tests
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
+from pixel_env.tasks.message_lists import MARGIN
 
 STAGES = ("warm_start", "rl")
 RUNS = Path("runs")
@@ -54,15 +56,17 @@ class Settings:
     max_completion_tokens: int
     save_steps: int
     gradient_checkpointing: bool
+    sft_data: str | None = None
+    rl_data: str | None = None
+    test_data: tuple[str, ...] = ()
 
-    def env_kwargs(self, split: str) -> dict[str, Any]:
-        """Keyword arguments of the environment for a split."""
+    def env_kwargs(self, split: str, tasks: str | None = None) -> dict[str, Any]:
+        """Keyword arguments of the environment, for a task set ``"NAME:PATH"`` or the procedural tasks of a split."""
+        procedural = {"suite": list(self.tasks), "difficulty": list(self.levels), "split": split}
         return {
-            "suite": list(self.tasks),
-            "difficulty": list(self.levels),
+            **({"tasks": tasks} if tasks else procedural),
             "preset": self.preset,
             "crop_padding": self.crop_padding,
-            "split": split,
             "alpha": self.alpha,
             "beta": self.beta,
             "threshold": self.threshold,
@@ -75,7 +79,7 @@ class UsageError(Exception):
     """What the caller has to change; told in one line."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -127,7 +131,7 @@ DERIVED: dict[str, dict[str, Any]] = {
 def parser(description: str) -> argparse.ArgumentParser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
     title, _, rest = description.partition("\n\n")
-    main = _Parser(
+    main = Parser(
         prog="train_vlm.py",
         usage="python agents/train_vlm.py [options]",
         description=title,
@@ -136,6 +140,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_run(main.add_argument_group("run"))
+    _add_data(main.add_argument_group("data on disk, in place of generated tasks"))
     _add_training(main.add_argument_group("warm start"), main.add_argument_group("reinforcement learning"))
     _add_reward(main.add_argument_group("reward (arXiv 2505.15966, section 4)"))
     _add_machine(main.add_argument_group("evaluation and machine"))
@@ -181,7 +186,7 @@ def _add_run(group: Group) -> None:
         "--crop-padding",
         type=float,
         help="margin that the environment adds around a box, in fractions of the image shown, for a policy that points "
-        f"well and measures badly; 0.1 is the release's ({_derived('crop_padding')})",
+        f"well and measures badly; {MARGIN} is the release's ({_derived('crop_padding')}, {MARGIN} with --sft-data)",
     )
     add(
         "--stages",
@@ -195,6 +200,24 @@ def _add_run(group: Group) -> None:
     add("--out", type=Path, help="run folder (runs/vlm-DATE-TIME)")
     add(
         "--resume", action="store_true", help="continue the run in --out, or the newest in runs/, with its own settings"
+    )
+
+
+def _add_data(group: Group) -> None:
+    add = group.add_argument
+    add("--sft-data", metavar="PATH", help="PixelReasoner-SFT-Data: all its records are the demonstrations")
+    add(
+        "--rl-data",
+        metavar="NAME:PATH",
+        help="task set to train on, such as pixelreasoner:PATH; images and videos. Without --sft-data, demonstrations "
+        "are made of it too, and it must say where the evidence is",
+    )
+    add(
+        "--test-data",
+        nargs="+",
+        default=(),
+        metavar="NAME:PATH",
+        help="task sets of the evaluations, of each --test-tasks tasks, spread evenly",
     )
 
 
@@ -252,7 +275,7 @@ def _add_machine(group: Group) -> None:
         "--test-tasks",
         type=int,
         default=128,
-        help="test tasks a suite; before, between and after, greedy (%(default)s)",
+        help="test tasks a suite or set; before, between and after, greedy (%(default)s)",
     )
     add("--batch-episodes", type=int, help=f"episodes played at a time in evaluations ({_derived('batch_episodes')})")
     add("--max-new-tokens", type=int, help=f"most tokens of a turn ({_derived('max_new_tokens')})")
@@ -290,6 +313,8 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     """
     arguments = vars(parser(description).parse_args(argv))
     out, resume = arguments.pop("out"), arguments.pop("resume")
+    if arguments["sft_data"] and arguments["crop_padding"] is None:
+        arguments["crop_padding"] = MARGIN
     for name, value in DERIVED[arguments["preset"]].items():
         arguments[name] = value if arguments[name] is None else arguments[name]
     settings = _settings(arguments)
@@ -325,6 +350,26 @@ def _check(settings: Settings) -> None:
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
     _check_model(settings.model)
+    _check_data(settings)
+
+
+def _check_data(settings: Settings) -> None:
+    """Open the task sets on disk, which takes seconds."""
+    warm, sft, rl = "warm_start" in settings.stages, settings.sft_data, settings.rl_data
+    if sft and warm:
+        _tell("--sft-data", check_recorded, sft)
+    if rl and "rl" in settings.stages:
+        _tell("--rl-data", check_rewarded, rl)
+    if rl and warm and not sft:
+        _tell("--rl-data", check_demonstrations, rl)
+    _tell("--test-data", check_tests, settings.test_data, settings.test_tasks)
+
+
+def _tell(option: str, check: Callable[..., None], *arguments: Any) -> None:
+    try:
+        check(*arguments)
+    except (ValueError, ImportError, OSError) as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _check_model(model: str) -> None:

@@ -3,9 +3,11 @@
     python agents/train_vlm.py                       # the micro model that is shipped, on two cores
     python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
     python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --preset standard --gradient-checkpointing
+    python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
 
-Simplified against the paper: demonstrations are written by a program that knows the cue, not by GPT-4o, and tasks are
-procedural. Every stage works on files of its run folder, so a run can be stopped and continued anywhere.
+Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
+GPT-4o, and tasks are procedural. Every stage works on files of its run folder, so a run can be stopped and continued
+anywhere.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.run_settings import Settings, UsageError, parse
+from agents.run_tasks import evaluation_plan, recorded_spec
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
     from transformers import TrainerCallback
@@ -54,7 +57,7 @@ class Run:
             rl = dataclasses.asdict(self.rl_config()) if "rl" in s.stages else None
         except ValueError as error:
             raise UsageError(str(error)) from None
-        resolved = {"settings": dataclasses.asdict(s), "rl": rl, "environment": ENV_ID, "train": s.env_kwargs("train")}
+        resolved = {"settings": dataclasses.asdict(s), "rl": rl, "environment": ENV_ID, "train": self._train_kwargs()}
         return resolved | _machine()
 
     def execute(self) -> None:
@@ -95,19 +98,17 @@ class Run:
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
     def _warm_start(self, model: Any, processor: Any) -> None:
-        from agents.demonstrations import demonstrations
         from agents.sft import warm_start
         from pixel_env.trajectory import load_jsonl, save_jsonl
 
         s, path = self.settings, self.out / "trajectories" / "demonstrations.jsonl"
         if not path.exists():
-            made = demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **s.env_kwargs("train"))
-            save_jsonl(path.with_suffix(".part"), made)
+            save_jsonl(path.with_suffix(".part"), self._demonstrations())
             path.with_suffix(".part").rename(path)
         warm_start(
             model,
             processor,
-            load_jsonl(path),
+            [trajectory for trajectory in load_jsonl(path) if trajectory.error is None],
             self.out / "warm_start",
             epochs=s.epochs,
             learning_rate=s.learning_rate,
@@ -121,15 +122,40 @@ class Run:
             callbacks=self._callbacks("warm_start"),
         )
 
+    def _demonstrations(self) -> "list[Trajectory]":
+        """Make demonstrations, or play the recorded ones and list those that cannot be used."""
+        import gymnasium as gym
+
+        from agents.demonstrations import demonstrations
+        from agents.sft_data import recorded
+
+        s = self.settings
+        if s.sft_data is None:
+            try:
+                return demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **self._train_kwargs())
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+        made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
+        problems = [trajectory.error for trajectory in made if trajectory.error is not None]
+        if problems:
+            listed = self.out / "trajectories" / "damaged.txt"
+            _write(listed, "".join(f"{problem}\n" for problem in problems))
+            print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
+        if len(problems) == len(made):
+            raise UsageError(f"no record of {s.sft_data} can be used, see {listed}")
+        return made
+
+    def _train_kwargs(self) -> dict[str, Any]:
+        return self.settings.env_kwargs("train", self.settings.rl_data)
+
     def _reinforce(self, model: Any, processor: Any) -> None:
         from agents.grpo import reinforce
 
-        s = self.settings
         reinforce(
             model,
             processor,
             ENV_ID,
-            s.env_kwargs("train"),
+            self._train_kwargs(),
             self.out / "rl",
             self.rl_config(),
             resume=True,
@@ -177,10 +203,12 @@ class Run:
         begun = finished.with_suffix(".part")
         done = load_jsonl(begun) if begun.exists() else []
         model, processor = self.load(path)
-        total = s.test_tasks * len(s.tasks)  # suites take turns in the task set
-        with tqdm(total=total, initial=len(done), desc=f"evaluate {name.replace('_', ' ')}", unit="episode") as bar:
-            while len(done) < total:
-                indices = range(len(done), min(total, len(done) + s.batch_episodes))
+        procedural = [(None, index) for index in range(s.test_tasks * len(s.tasks))]  # suites take turns in the set
+        plan = evaluation_plan(s.test_data, s.test_tasks) or procedural
+        with tqdm(total=len(plan), initial=len(done), desc=f"evaluate {name.replace('_', ' ')}", unit="episode") as bar:
+            while len(done) < len(plan):
+                tasks = plan[len(done)][0]
+                indices = [index for of, index in plan[len(done) :][: s.batch_episodes] if of == tasks]
                 done += rollout_vlm(
                     model,
                     processor,
@@ -191,7 +219,7 @@ class Run:
                     batch_size=s.batch_episodes,
                     seed=s.seed,
                     progress=False,
-                    **s.env_kwargs("test"),
+                    **s.env_kwargs("test", tasks),
                 )
                 save_jsonl(begun.with_suffix(".new"), done)
                 begun.with_suffix(".new").rename(begun)
@@ -217,9 +245,13 @@ class Run:
             "machine": ", ".join(f"{key} {value}" for key, value in config["machine"].items()),
             "files": "config.json, metrics.jsonl, trajectories/; tensorboard --logdir on this folder",
         }
+        for name in ("sft_data", "rl_data", "test_data"):
+            if given := getattr(s, name):
+                facts[name.replace("_", " ")] = given if isinstance(given, str) else ", ".join(given)
         if "warm_start" in s.stages:
             made = load_jsonl(self.out / "trajectories" / "demonstrations.jsonl")
             facts["demonstrations"] = ", ".join(f"{number} {kind}" for kind, number in kinds(made).items())
+            facts["demonstrations"] += f", {sum(t.error is not None for t in made)} damaged" if s.sft_data else ""
         text = markdown(evaluations, command=config["command"], facts=facts)
         _write(self.out / "report.md", text)
         print(text.partition("## RaPR")[0].partition("## Score")[2].partition("\n")[2].strip())

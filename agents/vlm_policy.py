@@ -1,6 +1,7 @@
 """Any Qwen2.5-VL weights as a policy: turn by turn in `pixel_env.rollout`, or whole episodes through the engine."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from agents.conversation import ChatEncoder, Tokens
 from agents.engine import Engine
 from agents.micro import load_model, load_processor
-from pixel_env.rollout import Conversation, Episode, plan
+from pixel_env.rollout import Conversation, Episode, Keep, Planned, plan
 from pixel_env.trajectory import Trajectory
 
 
@@ -111,9 +112,6 @@ def rollout_vlm(
     Returns:
         One trajectory an episode: the G of the first task, the G of the second, ...
     """
-    planned = plan(tasks, group_size, seed)
-    at_once = max(batch_size // group_size, 1) * group_size
-    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(at_once, len(planned)))]
     engine = Engine(
         model,
         ChatEncoder(processor),
@@ -123,14 +121,50 @@ def rollout_vlm(
         seed=seed,
     )
     done: list[Trajectory] = []
+    at_once = max(batch_size // group_size, 1) * group_size
+    play_vlm(
+        engine,
+        env_id,
+        plan(tasks, group_size, seed),
+        lambda _, episode: done.append(episode.trajectory()),
+        batch_size=at_once,
+        progress=progress,
+        **env_kwargs,
+    )
+    return done
+
+
+def play_vlm(
+    engine: Engine,
+    env_id: str,
+    planned: Sequence[Planned],
+    keep: Keep,
+    /,
+    *,
+    batch_size: int = 128,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> None:
+    """Play the episodes of a plan, a batch at a time, and hand them over in order when their batch is over.
+
+    Args:
+        engine: Plays them. Neighbours of the same task share the computation of their prompt.
+        env_id: Id for `gymnasium.make`.
+        planned: What to play.
+        keep: Takes every episode.
+        batch_size: Episodes played at a time.
+        progress: Show a progress bar.
+        **env_kwargs: For `gymnasium.make`.
+    """
+    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
     with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
-        for start in range(0, len(planned), at_once):
-            batch = episodes[: len(planned) - start]
-            for episode, one in zip(batch, planned[start:], strict=False):
+        for start in range(0, len(planned), batch_size):
+            batch = list(zip(planned[start : start + batch_size], episodes, strict=False))
+            for one, episode in batch:
                 episode.reset(one.task, one.seed)
-            groups = [batch[first : first + group_size] for first in range(0, len(batch), group_size)]
-            done += [sample.trajectory for sample in engine.rollout(groups)]
+            engine.rollout([[e for _, e in group] for _, group in groupby(batch, lambda pair: pair[0].task)])
+            for index, (_, episode) in enumerate(batch, start):
+                keep(index, episode)
             bar.update(len(batch))
     for episode in episodes:
         episode.env.close()
-    return done

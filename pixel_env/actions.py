@@ -313,6 +313,16 @@ def _quoted(text: str) -> str:
 _BRACES = re.compile(r"(?P<boxed>\\boxed\s*\{)|(?P<open>\{)|(?P<close>\})")
 
 
+def last_answer(text: str) -> str | None:
+    r"""Return the text of the last answer, whatever else a turn holds; None without one.
+
+    >>> last_answer(r"\boxed{A}, no, \boxed{B}")
+    'B'
+    """
+    found = _last_answer(text)
+    return None if found is None else found[0]
+
+
 def _last_answer(text: str) -> tuple[str, int] | None:
     """Return the text of the last answer and where it ends, or None."""
     found: tuple[str, int] | None = None

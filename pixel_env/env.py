@@ -9,12 +9,13 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Dict
 
-from pixel_env import operations, prompts
-from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames, parse
+from pixel_env import prompts
+from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames
 from pixel_env.counterfactual import COUNTERFACTUALS, Counterfactual, picture, shown_by_operations
 from pixel_env.grading import Grade
 from pixel_env.media import Source
 from pixel_env.operations import OperationResult, View
+from pixel_env.protocols import PROTOCOLS
 from pixel_env.render import Window, canvas, check_render_mode, window_possible
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, Variant, correctness
 from pixel_env.scorers import Scorer, check_scorer, grade_episode
@@ -52,6 +53,9 @@ class _Outcome:
     malformed: bool = False
     clamped: bool = False
     views: tuple[View, ...] = field(default_factory=tuple)
+
+
+_NAMES = {CropImage: "crop_image", SelectFrames: "select_frames"}
 
 
 class PixelReasonEnv(gym.Env[Observation, str]):
@@ -125,6 +129,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         reward_variant: Variant = "paper",
         scorer: Scorer = "strict",
         counterfactual: Counterfactual = "none",
+        operations: Sequence[str] = prompts.OPERATIONS,
+        protocol: str = "native",
         render_mode: str | None = None,
     ) -> None:
         """Make an environment.
@@ -153,6 +159,10 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             scorer: ``"strict"``, or ``"pixelreasoner_compat"`` for the verdicts of the released scorer.
             counterfactual: What operations show: ``"none"``, what was asked for; ``"blank"``, grey; ``"other_task"``,
                 the same part of another task's media. All else stays as it is; `render` shows what was asked for.
+            operations: Names of the operations on offer. A call of another one is an error; without any, the prompt
+                says nothing of functions: a model without tools.
+            protocol: ``"native"``, or ``"pixelreasoner"`` for the prompts, names and rules of the release (see
+                `pixel_env.released_protocol`), which measure its checkpoints. `coordinates` is then without effect.
             render_mode: None, ``"rgb_array"`` or ``"human"`` (a window; needs a display).
 
         Raises:
@@ -178,7 +188,12 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         check_scorer(scorer)
         one_of("counterfactual", counterfactual, COUNTERFACTUALS)
         self.scorer, self.counterfactual = scorer, counterfactual
-        self.instructions = prompts.instructions(coordinates)
+        self.operations = _offered(operations)
+        one_of("protocol", protocol, tuple(PROTOCOLS))
+        if protocol != "native" and len(self.operations) == 1:
+            raise ValueError(f"expected both operations or none in protocol {protocol!r}, got {operations!r}")
+        self.protocol = PROTOCOLS[protocol]
+        self.instructions = self.protocol.instructions(coordinates, self.operations)
         self.observation_space = Dict({"images": image_space(self.view_settings), "text": AnyText()})
         self.action_space = action_space(self.view_settings)
         self._episode: _Episode | None = None
@@ -210,11 +225,11 @@ class PixelReasonEnv(gym.Env[Observation, str]):
                 f"expected a task about {' or '.join(sorted(self._media))}, got {task.task_id!r} about "
                 f"{task.media.kind}; PixelReason-Mixed-v0 takes both"
             )
-        views = operations.first_views(task.media, self.view_settings)
+        views = self.protocol.first_views(task.media, self.view_settings)
         looked_at = shown_by_operations(task, self.tasks, self.counterfactual)
         self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
-        text = prompts.question_lines(task.question, task.choices, self.view_settings.max_turns)
-        observation = self._observation(f"{_announce(task, views)}\n{text}", views, task.media)
+        text = self.protocol.first_text(task, views, self.view_settings.max_turns, self.operations)
+        observation = self._observation(text, views, task.media)
         if self.render_mode == "human":
             self._show()
         return observation, self._info(_Outcome(views=views), {}) | {"instructions": self.instructions}
@@ -227,7 +242,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         if episode.over:
             raise ResetNeeded("expected reset after the end of an episode, got step")
         episode.actions.append(action)
-        parsed = parse(action)
+        parsed = self.protocol.read_turn(action)
         text, outcome = self._answered(parsed) if isinstance(parsed, Answer) else self._operated(parsed)
         terminated = isinstance(parsed, Answer)
         truncated = not terminated and len(episode.actions) >= self.view_settings.max_turns
@@ -268,19 +283,25 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             episode.num_latest = len(result.views)
             text = result.text
         else:
-            text = prompts.error_line(result.text, self.view_settings.max_turns - len(episode.actions))
+            text = self.protocol.error_text(result.text, self.view_settings.max_turns - len(episode.actions))
         return text, _Outcome(name, result.error, isinstance(action, Malformed), result.clamped, result.views)
 
     def _perform(self, action: Action) -> tuple[str | None, bool, OperationResult]:
         """Return the name of the operation, whether it was called, and its result."""
         episode = self._current()
         match action:
+            case CropImage() | SelectFrames() if (name := _NAMES[type(action)]) not in self.operations:
+                text = prompts.not_offered(name, self.operations)
+                return name, True, OperationResult((), "not_offered", text)
             case CropImage():
-                result = operations.crop_image(action, episode.shown, episode.task.media, self.view_settings)
+                result = self.protocol.crop_image(action, episode.shown, episode.task.media, self.view_settings)
                 return "crop_image", True, result
             case SelectFrames():
-                result = operations.select_frames(action, episode.shown, episode.task.media, self.view_settings)
+                result = self.protocol.select_frames(action, episode.shown, episode.task.media, self.view_settings)
                 return "select_frames", True, result
+            case Malformed(_, attempted_call) if not self.operations:
+                code, reason = ("not_offered", prompts.not_offered(None, ())) if attempted_call else (None, "")
+                return None, attempted_call, OperationResult((), code, reason or prompts.no_answer())
             case Malformed(reason, attempted_call):
                 code = "malformed_call" if attempted_call else None
                 return None, attempted_call, OperationResult((), code, reason)
@@ -350,6 +371,15 @@ def _procedural(
     return ProceduralTasks(suites, split=split, difficulty=levels, preset=preset)
 
 
+def _offered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the operations on offer in the order in which the prompt lists them."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"expected operations as a list of names, got {names!r}; write [{str(names)!r}]")
+    for name in names:
+        one_of("each of operations", name, prompts.OPERATIONS)
+    return tuple(name for name in prompts.OPERATIONS if name in names)
+
+
 def _checked(tasks: TaskSet | str, media: set[str]) -> TaskSet:
     if isinstance(tasks, str):
         tasks = tasks_from_spec(tasks)
@@ -361,9 +391,3 @@ def _checked(tasks: TaskSet | str, media: set[str]) -> TaskSet:
     if len(tasks) == 0:
         raise ValueError("expected tasks to hold at least one task, got none")
     return tasks
-
-
-def _announce(task: Task, views: Sequence[View]) -> str:
-    if task.media.kind == "image":
-        return prompts.image_line(0, views[0].size)
-    return prompts.video_lines([task.media.timestamp(shot.frame) for shot in views], views[0].size)

@@ -145,13 +145,13 @@ def paired_difference(a: Iterable[Trajectory], b: Iterable[Trajectory], seed: in
         ValueError: if the tasks are not the same, or none was finished by both.
     """
     a, b = list(a), list(b)
-    if unmatched := {t.task_id for t in a} ^ {t.task_id for t in b}:
+    if unmatched := {_task(t) for t in a} ^ {_task(t) for t in b}:
         raise ValueError(
             f"expected trajectories of the same tasks on both sides, got {len(unmatched)} tasks on one side only, "
-            f"such as {sorted(unmatched)[0]}"
+            f"such as {sorted(unmatched)[0][1]}"
         )
     scores_a, scores_b = (_task_means(_scored(_finished(side)), "score") for side in (a, b))
-    differences = [scores_a[task_id] - scores_b[task_id] for task_id in scores_a if task_id in scores_b]
+    differences = [scores_a[task] - scores_b[task] for task in scores_a if task in scores_b]
     if not differences:
         raise ValueError("expected at least one task finished on both sides, got none")
     interval = bootstrap(differences, seed)
@@ -186,14 +186,14 @@ def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
     Raises:
         ValueError: without a trajectory of a task with answers, or if a task has fewer than k finished episodes.
     """
-    by_task: dict[str, list[bool]] = {}
+    by_task: dict[tuple[str, str], list[bool]] = {}
     for trajectory in _scored(trajectories):
-        outcomes = by_task.setdefault(trajectory.task_id, [])
+        outcomes = by_task.setdefault(_task(trajectory), [])
         if trajectory.error is None:
             outcomes.append(trajectory.correct)
     if not by_task:
         raise ValueError("expected at least one trajectory of a task with answers, got none")
-    for task_id, outcomes in by_task.items():
+    for (_, task_id), outcomes in by_task.items():
         if len(outcomes) < k:
             raise ValueError(f"expected at least k = {k} finished episodes a task, got {len(outcomes)} of {task_id}")
     any_right = [pass_at_k(len(outcomes), sum(outcomes), k) for outcomes in by_task.values()]
@@ -287,12 +287,17 @@ def _scored(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     return [trajectory for trajectory in trajectories if trajectory.scored]
 
 
-def _task_means(trajectories: Sequence[Trajectory], name: str) -> dict[str, float]:
+def _task(trajectory: Trajectory) -> tuple[str, str]:
+    """Return what tells a task from others: two sets of one format, each a suite of its own, share their ids."""
+    return trajectory.suite, trajectory.task_id
+
+
+def _task_means(trajectories: Sequence[Trajectory], name: str) -> dict[tuple[str, str], float]:
     """Return the mean of an attribute over the episodes of each task."""
-    by_task: dict[str, list[float]] = defaultdict(list)
+    by_task: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trajectory in trajectories:
-        by_task[trajectory.task_id].append(float(getattr(trajectory, name)))
-    return {task_id: fmean(values) for task_id, values in by_task.items()}
+        by_task[_task(trajectory)].append(float(getattr(trajectory, name)))
+    return {task: fmean(values) for task, values in by_task.items()}
 
 
 def _mean(values: Iterable[Any]) -> float | None:

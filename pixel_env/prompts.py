@@ -20,11 +20,25 @@ COORDINATES = {
     "thousandth": "bbox_2d is in thousandths of the numbered image: 0 is left or top, 1000 is right or bottom.",
 }
 
-GUIDELINE = (
-    "Look at the visual input and the question. Use a visual operation if it helps: crop_image to look closer at a "
-    "part of an image, select_frames to see frames of a video larger. You have {max_turns} turns, one call a turn. "
-    "Put the final answer within \\boxed{{}}."
-)
+OPERATIONS = tuple(schema["function"]["name"] for schema in SCHEMAS)
+
+_PURPOSES = {
+    "crop_image": "crop_image to look closer at a part of an image",
+    "select_frames": "select_frames to see frames of a video larger",
+}
+
+
+def guideline(offered: Sequence[str]) -> str:
+    """Return what to do, with ``{max_turns}`` to be filled in; nothing of operations where none is offered."""
+    purposes = ", ".join(_PURPOSES[name] for name in offered)
+    use = f"Use a visual operation if it helps: {purposes}. " if offered else ""
+    turns = "{max_turns} turns, one call a turn." if offered else "{max_turns} turns."
+    return (
+        f"Look at the visual input and the question. {use}You have {turns} Put the final answer within \\boxed{{{{}}}}."
+    )
+
+
+GUIDELINE = guideline(OPERATIONS)
 
 ANSWER_RECEIVED = "Answer received."
 
@@ -55,14 +69,18 @@ For each function call, return a json object with function name and arguments wi
 {coordinates}"""
 
 
-def instructions(coordinates: str) -> str:
+def instructions(coordinates: str, offered: Sequence[str] = OPERATIONS) -> str:
     """Return the constant system text: the functions, how to call them, and the coordinate convention.
 
     Args:
         coordinates: ``"pixel"``, ``"fraction"`` or ``"thousandth"``.
+        offered: Names of the operations that may be called; without any, nothing is said of functions.
     """
-    schemas = "\n".join(json.dumps(schema) for schema in SCHEMAS)
-    return _TOOLS.format(head=_HEAD, schemas=schemas, coordinates=COORDINATES[coordinates])
+    if not offered:
+        return _HEAD
+    schemas = "\n".join(json.dumps(schema) for schema in SCHEMAS if schema["function"]["name"] in offered)
+    units = COORDINATES[coordinates] if "crop_image" in offered else ""
+    return _TOOLS.format(head=_HEAD, schemas=schemas, coordinates=units).rstrip()
 
 
 def without_functions(system: str) -> str:
@@ -122,10 +140,18 @@ def video_lines(seconds: Sequence[float], size: tuple[int, int]) -> str:
     return "\n".join([head] + [f"Frame {k} ({t:.1f} s): {IMAGE_MARKER}" for k, t in enumerate(seconds, start=1)])
 
 
-def question_lines(question: str, choices: Sequence[str], max_turns: int) -> str:
+def question_lines(question: str, choices: Sequence[str], max_turns: int, offered: Sequence[str] = OPERATIONS) -> str:
     """Ask the question: its text, one line a choice, and the guideline with the budget of turns."""
-    options = [f"({chr(ord('A') + index)}) {plain(choice)}" for index, choice in enumerate(choices)]
-    return "\n".join([plain(question), *options, GUIDELINE.format(max_turns=max_turns)])
+    return "\n".join([plain(question), *option_lines(choices), guideline(offered).format(max_turns=max_turns)])
+
+
+def option_lines(choices: Sequence[str]) -> list[str]:
+    """Return one line a choice.
+
+    >>> option_lines(("red", "blue"))
+    ['(A) red', '(B) blue']
+    """
+    return [f"({chr(ord('A') + index)}) {plain(choice)}" for index, choice in enumerate(choices)]
 
 
 def crop_line(image: int, size: tuple[int, int], parent: int) -> str:
@@ -150,6 +176,24 @@ def error_line(message: str, turns_left: int) -> str:
     'Error: expected one call a turn, got 2 calls. Turns left: 3.'
     """
     return f"Error: {plain(message).rstrip('.')}. Turns left: {turns_left}."
+
+
+def not_offered(name: str | None, offered: Sequence[str]) -> str:
+    r"""Reject a call of an operation that this environment does not offer.
+
+    >>> not_offered("select_frames", ["crop_image"])
+    'select_frames is not available; crop_image is.'
+    >>> not_offered(None, [])
+    'no functions are available; put the final answer within \\boxed{}.'
+    """
+    if not offered:
+        return "no functions are available; put the final answer within \\boxed{}."
+    return f"{name} is not available; {' and '.join(offered)} is."
+
+
+def no_answer() -> str:
+    """Ask for an answer where nothing else can be done."""
+    return "found no answer: expected \\boxed{}"
 
 
 def unknown_image(image: int, shown: int) -> str:

@@ -5,7 +5,7 @@ episode with an error; it never takes the others down and is never scored.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -141,29 +141,12 @@ def rollout(
     Returns:
         One trajectory an episode: the G of the first task, the G of the second, ...
     """
-    if batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-    planned = plan(tasks, group_size, seed)
-    waiting = deque(enumerate(planned))
-    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
-    free, running = list(episodes), dict[int, Episode]()
-    done: dict[int, Trajectory] = {}
-    with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
-        while waiting or running:
-            while waiting and free:
-                index, one = waiting.popleft()
-                running[index] = free.pop()
-                running[index].reset(one.task, one.seed)
-            _take_turn(policy, [episode for episode in running.values() if not episode.done])
-            for index in [index for index, episode in running.items() if episode.done]:
-                episode = running.pop(index)
-                done[index] = episode.trajectory()
-                free.append(episode)
-                bar.update()
-            if errors := sum(trajectory.error is not None for trajectory in done.values()):
-                bar.set_postfix(errors=errors)
-    for episode in episodes:
-        episode.env.close()
+    planned, done = plan(tasks, group_size, seed), dict[int, Trajectory]()
+
+    def keep(index: int, episode: Episode) -> None:
+        done[index] = episode.trajectory()
+
+    play(policy, env_id, planned, keep, batch_size=batch_size, progress=progress, **env_kwargs)
     return [done[index] for index in range(len(planned))]
 
 
@@ -182,6 +165,10 @@ class Planned:
     seed: int
 
 
+Keep = Callable[[int, Episode], None]
+"""Takes an episode that is over, and its place in the plan; the episode is used again afterwards."""
+
+
 def plan(tasks: Iterable[int | str], group_size: int, seed: int) -> list[Planned]:
     """Return the episodes of a rollout in order: the G of the first task, the G of the second, ...
 
@@ -198,6 +185,42 @@ def plan(tasks: Iterable[int | str], group_size: int, seed: int) -> list[Planned
         planned.append(Planned(task, before[task], reset_seed))
         before[task] += 1
     return planned
+
+
+def play(
+    policy: Policy,
+    env_id: str,
+    planned: Sequence[Planned],
+    keep: Keep,
+    /,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    **env_kwargs: Any,
+) -> None:
+    """Play the episodes of a plan and hand over each as soon as it is over; `rollout` describes the arguments."""
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    waiting, errors = deque(enumerate(planned)), 0
+    episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
+    free, running = list(episodes), dict[int, Episode]()
+    with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
+        while waiting or running:
+            while waiting and free:
+                index, next_one = waiting.popleft()
+                running[index] = free.pop()
+                running[index].reset(next_one.task, next_one.seed)
+            _take_turn(policy, [episode for episode in running.values() if not episode.done])
+            for index in [index for index, episode in running.items() if episode.done]:
+                episode = running.pop(index)
+                keep(index, episode)
+                free.append(episode)
+                bar.update()
+                errors += episode.error is not None
+            if errors:
+                bar.set_postfix(errors=errors)
+    for episode in episodes:
+        episode.env.close()
 
 
 def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:

@@ -245,3 +245,68 @@ def video_r1(root: Path) -> Path:
         {"problem_id": 2, "problem": "Read it.", "data_type": "image", "problem_type": "OCR", "options": [],
          "solution": "<answer>Total 12</answer>", "path": "./Chart/1.png"},
     ])  # fmt: skip
+
+
+def crop_call(bbox: list[float], target: int = 1, name: str = "crop_image_normalized") -> str:
+    """A call as the SFT data writes it: box in fractions, images counted from 1."""
+    return (
+        f'<tool_call>\n{{"name": "{name}", "arguments": {{"bbox_2d": {bbox}, "target_image": {target}}}}}\n</tool_call>'
+    )
+
+
+def frames_call(frames: list[int]) -> str:
+    return f'<tool_call>\n{{"name": "select_frames", "arguments": {{"target_frames": {frames}}}}}\n</tool_call>'
+
+
+def message(role: str, text: str, *images: str, video: list[str] | None = None) -> dict[str, Any]:
+    """A message with its visuals first; what an item is not is null, as after a trip through a table."""
+    items: list[dict[str, Any]] = [{"type": "image", "text": None, "image": path, "video": None} for path in images]
+    if video:
+        items.append({"type": "video", "text": None, "image": None, "video": video})
+    return {"role": role, "content": [*items, {"type": "text", "text": text, "image": None, "video": None}]}
+
+
+GUIDELINES = "\n\nGuidelines: Use `crop_image` or `select_frames` if it helps, and put the answer within \\boxed{}."
+
+
+def sft_record(question: str, media: str | list[str], *turns: tuple[str, int]) -> dict[str, Any]:
+    """A record: the question with its image or frames, then turns of the assistant, each with the images it gets."""
+    asked = question + GUIDELINES
+    first = message("user", asked, media) if isinstance(media, str) else message("user", asked, video=media)
+    said = [message("system", "You are a helpful assistant."), first]
+    for place, (text, pictures) in enumerate(turns):
+        said.append(message("assistant", text))
+        if place < len(turns) - 1:
+            result = "\nHere is the result." if pictures else "\nExecution error: index out of range"
+            said.append(message("user", result, *["images/crop.jpg"] * pictures))
+    return {"message_list": said}
+
+
+def pixelreasoner_sft(root: Path) -> Path:
+    """The SFT data: one record of every kind; an image of 420 x 280 and videos of 4 frames of 84 x 56."""
+    save(root / "images/2-0.jpg", size=(420, 280))
+    save(root / "images/crop.jpg")
+    frames = [f"videos/7/{number}.jpg" for number in range(4)]
+    for number, name in enumerate(frames):
+        save(root / name, (60 * number, 0, 0), (84, 56))
+    image, sign, clip = "images/2-0.jpg", "What does the sign say?", "What happens?\nA. sits\nB. runs"
+    right, done = crop_call([0.5, 0.5, 0.6, 0.6]), ("It reads exit. \\boxed{exit}", 0)
+    return write_json(root / "sft.json", [
+        sft_record(sign, image, (f"I zoom in. {crop_call([0.5, 0.5, 1.0, 1.0])}", 1), done),
+        sft_record(sign, image, (f"Here? {crop_call([0.0, 0.0, 0.1, 0.1])}", 1),
+                   (f"No sign. {crop_call([0.8, 0.0, 0.9, 0.1])}", 1), (f"Again. {right}", 1), done),
+        sft_record(sign, image, (f"All of it. {crop_call([0.0, 0.0, 0.9, 0.9])}", 1), (f"Closer. {right}", 1), done),
+        sft_record(sign, image, (f"Here. {crop_call([0.0, 0.0, 0.9, 0.9])}", 1),
+                   (f"That was too large. {crop_call([0.5, 0.5, 0.75, 0.75], 2)}", 1), done),
+        sft_record(sign, image, (f"The shop. {crop_call([0.0, 0.0, 0.9, 0.9])}", 1),
+                   (f"Its sign. {crop_call([0.5, 0.5, 0.75, 0.75], 2, name='zoom_in')}", 1), done),
+        sft_record(sign, image, (f"Here. {crop_call([0.5, 0.5, 0.6, 0.6], 7)}", 0), (f"Image 1. {right}", 1), done),
+        sft_record("Which?\n(A) exit (B) stop", image, ("I can read it: exit. \\boxed{A}", 0)),
+        sft_record(clip, frames, (f"Look. {frames_call([2, 3])}", 2), ("He runs. \\boxed{B}", 0)),
+        sft_record(clip, frames, (f"Look. {frames_call([1])}", 1), (f"Later. {frames_call([3, 4])}", 2),
+                   ("He runs. \\boxed{B}", 0)),
+        sft_record(clip, frames, (f"Look. {frames_call([2, 3])}", 2),
+                   (f"His feet. {crop_call([0.25, 0.25, 0.5, 0.5], 3)}", 1), ("He runs. \\boxed{B}", 0)),
+        sft_record(clip, frames, (f"His feet. {crop_call([0.5, 0.5, 1.0, 1.0], 3)}", 1),
+                   ("He runs. \\boxed{B}", 0)),
+    ])  # fmt: skip

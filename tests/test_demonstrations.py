@@ -312,3 +312,13 @@ def test_too_few_turns() -> None:
         demonstrate(0, env, np.random.default_rng(0), "recrop_twice")
     with pytest.raises(ValueError, match="expected kind to be one of"):
         demonstrate(0, env, np.random.default_rng(0), "perfect")
+
+
+def test_tasks_that_cannot_be_demonstrated_end_the_search() -> None:
+    """Without cues, without answers, or all easy: an error with the reason instead of a search without end."""
+    easy = image_task(needs_operation=False)
+    for of, reason in ((image_task(), "the task has no cue"), (easy, "the task needs no operation")):
+        with pytest.raises(
+            ValueError, match=f"expected tasks with a cue .*, got 1000 in a row .* because {reason}; give"
+        ):
+            demonstrations("PixelReason-Zoom-v0", 2, tasks=tasks(of), textual_share=0.5, progress=False)

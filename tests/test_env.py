@@ -326,3 +326,31 @@ def test_a_source_below_one_cell_is_enlarged_to_it() -> None:
     tiny = image_task(media=ArraySource((checkerboard(5, 3),)))
     observation, _ = make(tasks=tasks(tiny)).reset()
     assert observation["images"][0].shape == (28, 28, 3)
+
+
+def test_an_operation_that_is_not_offered_is_an_error() -> None:
+    env = begin(operations=["crop_image"])
+    observation, _, _, _, info = env.step("select_frames([1])")
+    assert observation["text"] == "Error: select_frames is not available; crop_image is. Turns left: 4."
+    assert (info["operation_error"], info["num_operations"], info["num_errors"]) == ("not_offered", 1, 1)
+    observation, _, _, _, info = env.step("crop_image([10, 10, 50, 25])")
+    assert len(observation["images"]) == 1 and info["num_errors"] == 1
+
+
+def test_a_model_without_tools_reads_nothing_of_them() -> None:
+    env = make(operations=())
+    first, begun = env.reset(options={"task": 0})
+    said = [begun["instructions"], first["text"]]
+    for turn in ("crop_image([10, 10, 50, 25])", "<tool_call>{", "well"):
+        observation, _, terminated, _, info = env.step(turn)
+        assert observation["images"] == () and not terminated
+        said.append(observation["text"])
+    assert (info["num_operations"], info["num_errors"], info["malformed"]) == (2, 2, True)
+    assert not [text for text in said for word in ("tool", "crop_image", "select_frames") if word in text]
+    assert env.step(r"\boxed{B}")[1:3] == (1.0, True)
+
+
+@pytest.mark.parametrize(("names", "error"), [("crop_image", TypeError), (["zoom"], ValueError)])
+def test_operations_are_a_list_of_known_names(names: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="operations"):
+        make(operations=names)

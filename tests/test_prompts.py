@@ -54,3 +54,16 @@ def test_numbers_are_brief(value: float) -> None:
 
 def test_errors_end_with_the_turns_left() -> None:
     assert prompts.error_line("no", 2) == prompts.error_line("no.", 2) == "Error: no. Turns left: 2."
+
+
+def test_without_operations_nothing_is_said_of_them() -> None:
+    assert prompts.instructions("pixel", ()) == "You are a helpful assistant."
+    assert prompts.question_lines("Why?", (), 3, ()) == (
+        "Why?\nLook at the visual input and the question. You have 3 turns. Put the final answer within \\boxed{}."
+    )
+
+
+def test_one_operation_is_offered_alone() -> None:
+    text = prompts.instructions("pixel", ("select_frames",)) + prompts.question_lines("Why?", (), 3, ("select_frames",))
+    assert "select_frames to see frames of a video larger. You have 3 turns, one call a turn." in text
+    assert "crop_image" not in text and "bbox_2d" not in text

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import message, mvbench, pixelreasoner_rows, pixelreasoner_sft, tallyqa, write_json, write_lines
 from tiny_vlm import model, processor
 
 from agents import micro
@@ -129,8 +130,91 @@ def test_a_killed_run_loses_at_most_one_checkpoint(finished: Path, weights: str,
         assert [t.task_id for t in load_jsonl(out / path)] == [t.task_id for t in load_jsonl(finished / path)]
 
 
+def real_data(root: Path) -> dict[str, str]:
+    """Small files in the layouts of the SFT, RL and evaluation data; one record of the first is damaged."""
+    sft = pixelreasoner_sft(root / "sft")
+    records = json.loads(sft.read_text())
+    write_json(sft, [*records, {"message_list": [message("user", "?", "images/gone.jpg")] * 2}])
+    rows = pixelreasoner_rows(root / "rl")
+    write_json(root / "rl" / "release.json", rows)
+    for name, qid in (("vstar", "vstar-1"), ("info", "infovqa-1")):
+        pixelreasoner_rows(root / name)
+        write_json(root / name / "test.json", [{**rows[0], "qid": qid}, {**rows[1], "qid": qid}])
+    specs = {name: f"pixelreasoner:{root / name}" for name in ("rl", "vstar", "info")}
+    return specs | {"sft": str(sft), "tallyqa": f"tallyqa:{tallyqa(root / 'tallyqa') / 'test.json'}"}
+
+
+def test_a_run_on_real_data(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Warm start on records, RL on images and videos, evaluations on three sets, of which one has a missing file."""
+    data, out = real_data(tmp_path / "data"), tmp_path / "run"
+    given = ["--sft-data", data["sft"], "--rl-data", data["rl"]]
+    given += ["--test-data", data["vstar"], data["info"], data["tallyqa"]]
+    small = [*SMALL, "--epochs", "1", "--rl-steps", "2", "--prompts", "4", "--test-tasks", "3"]
+    assert main([*small, *given, "--model", weights, "--out", str(out)]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["train"]["tasks"] == data["rl"] and "suite" not in config["train"]
+    assert config["settings"]["crop_padding"] == 0.1  # the boxes of the records count on it
+    recorded = load_jsonl(out / "trajectories" / "demonstrations.jsonl")
+    assert len(recorded) == 12 and [t.error is not None for t in recorded] == [False] * 11 + [True]
+    (problem,) = (out / "trajectories" / "damaged.txt").read_text().splitlines()
+    assert "sft.json, row 11 (the first is 0): expected message 1" in problem
+    assert "1 of 12 records of" in capsys.readouterr().out
+    steps = Counter(row["stage"] for row in read_metrics(out / "metrics.jsonl") if "train_loss" not in row)
+    assert steps == {"warm_start": 3, "rl": 2}  # 11 records in batches of 4
+    rollouts = load_jsonl(next((out / "rl").glob("rollouts-*.jsonl")))
+    assert {t.suite for t in rollouts} >= {"pixelreasoner/vstar", "pixelreasoner/STAR"}  # an image and a video
+    for name in ("base", "warm_start", "rl"):
+        played = load_jsonl(out / "trajectories" / f"{name}.jsonl")
+        assert [t.task_id for t in played] == [
+            *["pixelreasoner-0", "pixelreasoner-1"] * 2, "tallyqa-0", "tallyqa-1", "tallyqa-2",
+        ]  # fmt: skip
+        assert [t.suite for t in played[:4]] == ["pixelreasoner/vstar"] * 2 + ["pixelreasoner/infovqa"] * 2
+        assert [t.error is not None for t in played] == [False] * 6 + [True]
+    report = (out / "report.md").read_text()
+    assert "5 single, 1 recrop_once, 1 recrop_twice, 2 zoom_further, 1 reselect, 1 textual, 1 damaged" in report
+    assert "\n| all | 6 |" in report  # sets of one format share their ids, and are not taken for one
+    assert f"- test data: {data['vstar']}, {data['info']}, {data['tallyqa']}" in report
+
+
+def test_demonstrations_of_a_task_set_with_cues(weights: str, tmp_path: Path) -> None:
+    frame = pixelreasoner_rows(tmp_path)[0]["image"][0]
+    task = {"image": frame, "question": "What?", "answer": "7", "boxes": [60, 40, 66, 46]}
+    spec = f"jsonl:{write_lines(tmp_path / 'mine.jsonl', [task] * 3)}"
+    given = ["--rl-data", spec, "--test-data", spec, "--stages", "warm_start", "--demonstrations", "4"]
+    assert main([*SMALL, *given, "--model", weights, "--out", str(tmp_path / "run")]) == 0
+    made = load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl")
+    assert len(made) == 4 and {t.suite for t in made} == {"jsonl"} and all(t.correct for t in made)
+
+
+def test_mistakes_about_data_are_told_in_one_line(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = real_data(tmp_path)
+    damaged = write_json(tmp_path / "damaged.json", [{"message_list": []}])
+    hidden = f"jsonl:{write_lines(tmp_path / 'hidden.jsonl', [{'image': 'rl/images/x_0001.jpg', 'question': 'What?'}])}"
+    for arguments, said in (
+        (
+            ["--rl-data", data["rl"]],
+            "--rl-data: expected tasks that say where the evidence is, to demonstrate",
+        ),
+        (["--rl-data", hidden, "--stages", "rl"], "--rl-data: expected tasks with answers in"),
+        (["--rl-data", "chess:x", "--sft-data", data["sft"]], "--rl-data: expected the name of a format"),
+        (["--rl-data", str(tmp_path)], "--rl-data: expected tasks as 'NAME:PATH'"),
+        (["--sft-data", str(tmp_path / "gone")], "--sft-data: expected a file or a folder, got"),
+        (
+            ["--sft-data", str(damaged)],
+            "damaged.json, row 0 (the first is 0): expected message_list as 2 to",
+        ),
+        (["--test-data", data["vstar"], data["rl"]], "expected sets of different suites, got pixelreasoner/vstar in"),
+        (["--test-data", f"mvbench:{mvbench(tmp_path / 'm')}x"], "--test-data: expected a folder"),
+    ):
+        assert main([*SMALL, *arguments, "--model", weights, "--out", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, error
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--stages", "sleep"], "invalid choice: 'sleep'"),
@@ -149,12 +233,12 @@ def test_a_killed_run_loses_at_most_one_checkpoint(finished: Path, weights: str,
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert message in said
+    assert expected in said
     assert said.startswith("train_vlm.py: error: ") and said.count("\n") == 1
 
 
@@ -164,7 +248,7 @@ def test_folders_that_do_not_do(weights: str, tmp_path: Path, capsys: pytest.Cap
     for folder, config in ((run, "{}"), (broken, "{")):
         folder.mkdir()
         (folder / "config.json").write_text(config)
-    for arguments, message in (
+    for arguments, expected in (
         (["--out", str(file / "below")], "cannot write to"),
         (["--out", str(run)], "holds a run already; add --resume"),
         (["--resume", "--out", str(run)], "is not the configuration of a run"),
@@ -174,7 +258,7 @@ def test_folders_that_do_not_do(weights: str, tmp_path: Path, capsys: pytest.Cap
         given = [] if "--resume" in arguments or "--model" in arguments else ["--model", weights]
         assert main([*arguments, *given]) == 2
         said = capsys.readouterr().err
-        assert message in said and said.count("\n") == 1, said
+        assert expected in said and said.count("\n") == 1, said
 
 
 def test_what_is_not_given_follows_from_the_preset(weights: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pixel_env.decoding import MediaError
 from pixel_env.prompts import WHAT_IS_SHOWN
-from pixel_env.tasks import image_sets, mixed_sets, video_sets
+from pixel_env.tasks import image_sets, message_lists, mixed_sets, video_sets
 from pixel_env.tasks.records import Fields
 from pixel_env.tasks.row import Row
 from pixel_env.tasks.sources import DamagedMedia
@@ -80,6 +80,12 @@ FORMATS = {
         mixed_sets.open_pixelreasoner,
         mixed_sets.pixelreasoner_task,
         mixed_sets.pixelreasoner_media,
+    ),
+    message_lists.FORMAT: Format(
+        "JSON of the SFT data, images/ and videos/ beside it",
+        message_lists.open_messages,
+        message_lists.messages_task,
+        message_lists.messages_media,
     ),
     "video-r1": Format(
         "Video-R1-260k.json or one of its kind, media beside it",
@@ -155,6 +161,10 @@ class FileTasks:
     def fields(self, task_id: str) -> Fields:
         """Return what the files say about a task, pictures left out."""
         return self._table[self._rows[self.index(task_id)]]
+
+    def place(self, task_id: str) -> str:
+        """Say in which file and row a task lies, for messages."""
+        return self._table.place(self._rows[self.index(task_id)])
 
     def only(self, media: str) -> "FileTasks":
         """Return the tasks about one kind of media, ``"image"`` or ``"video"``.

@@ -1,0 +1,217 @@
+"""What an evaluation depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.run_settings import Parser, UsageError
+from benchmarks.players import SCRIPTED, PolicySpec, read_policy
+from pixel_env.counterfactual import COUNTERFACTUALS
+from pixel_env.prompts import COORDINATES, OPERATIONS
+from pixel_env.protocols import PROTOCOLS
+from pixel_env.released_protocol import CELL, CROP_CELLS, VIDEO_PIXELS
+from pixel_env.scorers import SCORERS
+from pixel_env.settings import PRESETS
+from pixel_env.tasks import FORMATS, LEVELS, SPLITS, SUITES
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the answers depend on; written to config.json. The command line explains each."""
+
+    policy: str
+    base_url: str | None
+    tasks: tuple[str, ...]
+    levels: tuple[int, ...]
+    split: str
+    preset: str
+    limit: int | None
+    samples: int
+    operations: tuple[str, ...]
+    protocol: str
+    view_pixels: int | None
+    crop_pixels: int | None
+    coordinates: str
+    crop_padding: float
+    max_turns: int
+    num_frames: int
+    scorer: str
+    counterfactual: str
+    temperature: float
+    max_new_tokens: int
+    max_completion_tokens: int
+    batch_episodes: int
+    concurrency: int
+    seed: int
+
+    def spec(self) -> PolicySpec:
+        """Return which policy is meant."""
+        return read_policy(self.policy, self.base_url)
+
+    def env_kwargs(self, tasks: str) -> dict[str, Any]:
+        """Return the keyword arguments of the environment for one entry of `tasks`."""
+        asked = {"suite": [tasks], "split": self.split, "difficulty": list(self.levels)} if tasks in SUITES else {}
+        names = (
+            "protocol",
+            "preset",
+            "max_turns",
+            "coordinates",
+            "crop_padding",
+            "num_frames",
+            "scorer",
+            "counterfactual",
+        )
+        budgets = {name: getattr(self, name) for name in ("view_pixels", "crop_pixels") if getattr(self, name)}
+        source = asked or {"tasks": tasks}
+        return source | {name: getattr(self, name) for name in names} | budgets | {"operations": list(self.operations)}
+
+
+DERIVED: dict[str, dict[str, Any]] = {
+    "micro": {"max_new_tokens": 160, "max_completion_tokens": 1024, "batch_episodes": 128},
+    "standard": {"max_new_tokens": 1024, "max_completion_tokens": 10_000, "batch_episodes": 16},
+}
+"""What follows from the preset unless it is given."""
+
+NATIVE: dict[str, Any] = {"crop_padding": 0.0, "scorer": "strict", "view_pixels": None, "crop_pixels": None}
+RELEASED: dict[str, Any] = {"crop_padding": 0.1, "scorer": "pixelreasoner_compat", "max_new_tokens": 2048}
+RELEASED_PIXELS = {"view_pixels": VIDEO_PIXELS, "crop_pixels": CROP_CELLS[1] * CELL}
+"""What follows from the protocol unless it is given; the pixels only with the standard preset."""
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the command line; `description` is a title and, after an empty line, examples."""
+    title, _, examples = description.partition("\n\n")
+    main = Parser(
+        prog="evaluate.py",
+        usage="python benchmarks/evaluate.py --tasks TASKS ... --policy POLICY [options]",
+        description=title,
+        epilog=f"examples:\n{examples}",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120),
+        allow_abbrev=False,
+    )
+    _add_what(main.add_argument_group("what is measured"))
+    _add_views(main.add_argument_group("what is shown"))
+    _add_how(main.add_argument_group("how it is played"))
+    return main
+
+
+def _add_what(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    suites, formats = ", ".join(SUITES), ", ".join(FORMATS)
+    add(
+        "--tasks", nargs="+", required=True, metavar="TASKS",
+        help=f"NAME:PATH of a set on disk ({formats}), or a generated suite ({suites})",
+    )  # fmt: skip
+    add(
+        "--policy", required=True,
+        help="micro (the model that is shipped), a Hugging Face folder or id, endpoint:MODEL@BASE_URL, "
+        f"{', '.join(SCRIPTED)}, or module:object, something with `act`, or a callable that makes it",
+    )  # fmt: skip
+    add("--base-url", help="of the endpoint, for --policy endpoint:MODEL")
+    add("--samples", type=int, default=1, metavar="K", help="episodes a question (%(default)s)")
+    add("--limit", type=int, help="questions of each entry of --tasks (all of a set on disk; 256 of a suite)")
+    add("--levels", nargs="+", type=int, choices=LEVELS, default=(1, 2), help="of generated suites, mixed (1 2)")
+    add("--split", choices=SPLITS, default="test", help="of generated suites (%(default)s)")
+    add("--preset", choices=tuple(PRESETS), help="size of pictures (micro for --policy micro, else standard)")
+    add("--scorer", choices=SCORERS, help="whose verdicts (strict; pixelreasoner_compat in that protocol)")
+    add("--seed", type=int, default=0, help="of sampling, and of the questions that --limit draws (%(default)s)")
+    add("--out", type=Path, help="folder for results; the same command goes on where it stopped (runs/eval-DATE-TIME)")
+
+
+def _add_views(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add(
+        "--protocol", choices=tuple(PROTOCOLS), default="native",
+        help="pixelreasoner: prompts, names, padding, budgets and scorer of the release (%(default)s)",
+    )  # fmt: skip
+    add("--view-pixels", type=int, help="budget of the first view; the frames of a video share it (by preset)")
+    add("--crop-pixels", type=int, help="budget of each crop and selected frame (by preset)")
+    add("--num-frames", type=int, default=16, help="frames of a video shown at first (%(default)s)")
+    add("--coordinates", choices=tuple(COORDINATES), default="pixel", help="unit of boxes (%(default)s)")
+    add("--crop-padding", type=float, help="margin around a box, in fractions of the image (0; 0.1 as released)")
+    add("--max-turns", type=int, default=5, help="turns an episode, the answer included (%(default)s)")
+    add(
+        "--operations", nargs="+", choices=(*OPERATIONS, "none"), default=OPERATIONS, metavar="NAME",
+        help=f"operations on offer ({' '.join(OPERATIONS)}); none: a model without tools",
+    )  # fmt: skip
+    add(
+        "--counterfactual", choices=COUNTERFACTUALS, default="none",
+        help="what operations show in place of what was asked for (%(default)s)",
+    )  # fmt: skip
+
+
+def _add_how(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add("--temperature", type=float, default=0.0, help="0: greedy (%(default)s)")
+    add("--max-new-tokens", type=int, help="most tokens of a turn (160 for micro, else 1024; 2048 as released)")
+    add("--max-completion-tokens", type=int, help="most tokens behind the first view (1024 for micro, else 10000)")
+    add("--batch-episodes", type=int, help="episodes played at a time (128 for micro, else 16)")
+    add("--retry-errors", action="store_true", help="play episodes again that broke off with an error")
+    add("--concurrency", type=int, default=8, help="requests to an endpoint at a time (%(default)s)")
+
+
+AT_LEAST_ONE = (
+    "samples", "limit", "view_pixels", "crop_pixels", "num_frames", "max_turns", "max_new_tokens",
+    "max_completion_tokens", "batch_episodes", "concurrency",
+)  # fmt: skip
+
+
+def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
+    """Read the command line; returns the settings, the folder of the results, and whether errors are tried again.
+
+    Raises:
+        UsageError: anything that would make the run fail later and can be seen now.
+    """
+    values = vars(parser(description).parse_args(argv))
+    retry = values.pop("retry_errors")
+    out = values.pop("out") or RUNS / time.strftime("eval-%Y%m%d-%H%M%S")
+    values["preset"] = values["preset"] or ("micro" if values["policy"] == "micro" else "standard")
+    released = values["protocol"] == "pixelreasoner"
+    by_protocol = RELEASED | (RELEASED_PIXELS if values["preset"] == "standard" else {}) if released else {}
+    for name, value in (NATIVE | DERIVED[values["preset"]] | by_protocol).items():
+        values[name] = value if values[name] is None else values[name]
+    if "none" in values["operations"]:
+        if len(values["operations"]) > 1:
+            raise UsageError(f"expected --operations none or names, got both: {' '.join(values['operations'])}")
+        values["operations"] = ()
+    settings = settings_of(values)
+    _check(settings)
+    return settings, out, retry
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """Return settings from plain values, such as those of a config.json.
+
+    Raises:
+        TypeError: a setting is missing or unknown.
+    """
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**read)
+
+
+def _check(settings: Settings) -> None:
+    for name in AT_LEAST_ONE:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise UsageError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
+    if settings.seed < 0 or not settings.temperature >= 0:
+        raise UsageError(f"expected --seed and --temperature from 0, got {settings.seed} and {settings.temperature}")
+    names = [tasks.partition(":")[0] for tasks in settings.tasks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"expected each of --tasks once, got {sorted(twice)[0]} twice; evaluate them apart")
+    for tasks in settings.tasks:
+        name, colon, path = tasks.partition(":")
+        if tasks in SUITES or (name in FORMATS and path and Path(path).expanduser().exists()):
+            continue
+        if name in FORMATS:
+            lacking = f"there is nothing at {path!r}" if colon else f"of {name} the path is missing: {name}:PATH"
+            raise UsageError(f"cannot open --tasks {tasks}: {lacking}")
+        raise UsageError(f"expected --tasks as NAME:PATH or one of {', '.join(SUITES)}, got {tasks!r} (see --help)")
+    kind, name = settings.spec().kind, settings.spec().name
+    if settings.protocol == "pixelreasoner" and kind == "scripted" and name != "direct":
+        raise UsageError(f"--policy {name} speaks the native protocol only; give a model, or direct")

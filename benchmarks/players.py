@@ -1,0 +1,243 @@
+"""Who plays: from the word on the command line to something that plays a plan of episodes.
+
+Torch, the OpenAI client and modules of one's own are imported only for the policy that was asked for.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from agents.run_settings import UsageError
+from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
+from pixel_env.rollout import Keep, Planned, Policy, play
+from pixel_env.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from benchmarks.evaluation_settings import Settings
+
+ENV_ID = "PixelReason-Mixed-v0"
+
+SCRIPTED: dict[str, Callable[[TaskSet, int, str], Policy]] = {
+    "random": lambda tasks, seed, coordinates: RandomPolicy(seed, coordinates),
+    "direct": lambda tasks, seed, coordinates: DirectPolicy(seed),
+    "grid": lambda tasks, seed, coordinates: GridPolicy(seed=seed, coordinates=coordinates),
+    "oracle": lambda tasks, seed, coordinates: OraclePolicy(tasks, coordinates),
+}
+"""Name: makes the policy of a task set, a seed and a unit of boxes."""
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Which policy was asked for.
+
+    Attributes:
+        kind: ``"scripted"``, ``"endpoint"``, ``"object"`` or ``"weights"``.
+        name: Its name, the model of the endpoint, the module, or where the weights are.
+        more: Address of the endpoint, or the name of the object; else "".
+    """
+
+    kind: str
+    name: str
+    more: str = ""
+
+
+def read_policy(policy: str, base_url: str | None) -> PolicySpec:
+    """Return which policy the words of the command line mean.
+
+    Raises:
+        UsageError: None that is known.
+    """
+    if policy in SCRIPTED:
+        return PolicySpec("scripted", policy)
+    if policy == "micro":
+        return PolicySpec("weights", str(Path(__file__).parents[1] / "agents" / "micro_base"))
+    if policy.startswith("endpoint:"):
+        model, at, address = policy.removeprefix("endpoint:").partition("@http")
+        url = f"http{address}" if at else base_url
+        if not model or not url:
+            raise UsageError(f"expected --policy endpoint:MODEL@BASE_URL or --base-url, got {policy!r}")
+        return PolicySpec("endpoint", model, url)
+    folder = Path(policy)
+    if (folder / "config.json").is_file():
+        return PolicySpec("weights", policy)
+    module, _, name = policy.partition(":")
+    if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return PolicySpec("object", module, name)
+    if policy.count("/") == 1 and ":" not in policy and not folder.is_absolute() and not folder.parent.is_dir():
+        return PolicySpec("weights", policy)
+    raise UsageError(
+        f"unknown policy {policy!r}; expected micro, a folder with a config.json, an id of the Hub, "
+        f"endpoint:MODEL@BASE_URL, {', '.join(SCRIPTED)}, or module:object"
+    )
+
+
+class Player(Protocol):
+    """Plays episodes until it is closed."""
+
+    def play(self, tasks: TaskSet, planned: list[Planned], keep: Keep, seed: int, env_kwargs: dict[str, Any]) -> None:
+        """Play a plan on tasks that `env_kwargs` opens; `seed` is of the sampling."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is to be noted about it."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+class PolicyPlayer:
+    """Plays any object with `act`, a new one for every set of tasks."""
+
+    def __init__(self, make: Callable[[TaskSet, int], Policy], batch_size: int) -> None:
+        self._make, self._batch_size = make, batch_size
+
+    def play(self, tasks: TaskSet, planned: list[Planned], keep: Keep, seed: int, env_kwargs: dict[str, Any]) -> None:
+        """Play a plan."""
+        play(self._make(tasks, seed), ENV_ID, planned, keep, batch_size=self._batch_size, **env_kwargs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: its decoding, if it has one, is its own."""
+        return {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+class WeightsPlayer:
+    """Plays Qwen2.5-VL weights with the engine; a GPU, where there is one, computes in 16 bits."""
+
+    def __init__(self, path: str, settings: "Settings") -> None:
+        import torch
+        import transformers
+
+        from agents import micro
+
+        transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
+        self._settings = settings
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
+        try:
+            self._model: Any = micro.load_model(path, dtype).to(self._device)
+            self._processor = micro.load_processor(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot load {path}: {str(error).splitlines()[0]}") from None
+
+    def play(self, tasks: TaskSet, planned: list[Planned], keep: Keep, seed: int, env_kwargs: dict[str, Any]) -> None:
+        """Play a plan."""
+        from agents.conversation import ChatEncoder
+        from agents.engine import Engine
+        from agents.vlm_policy import play_vlm
+
+        engine = Engine(
+            self._model,
+            ChatEncoder(self._processor),
+            max_new_tokens=self._settings.max_new_tokens,
+            max_completion_tokens=self._settings.max_completion_tokens,
+            temperature=self._settings.temperature,
+            seed=seed,
+        )
+        play_vlm(engine, ENV_ID, planned, keep, batch_size=self._settings.batch_episodes, **env_kwargs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return where and how it computes."""
+        s = self._settings
+        return {
+            "temperature": s.temperature,
+            "max_new_tokens": s.max_new_tokens,
+            "max_completion_tokens": s.max_completion_tokens,
+            "device": self._device,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "parameters": sum(weights.numel() for weights in self._model.parameters()),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+class EndpointPlayer:
+    """Plays the model of a server. Replies are kept in a file, so nothing is asked twice."""
+
+    def __init__(self, model: str, base_url: str, settings: "Settings", cache: Path) -> None:
+        from agents.api_policy import EndpointPolicy
+
+        self._settings = settings
+        try:
+            self._policy = EndpointPolicy(
+                model,
+                base_url=base_url,
+                temperature=settings.temperature,
+                max_new_tokens=settings.max_new_tokens,
+                concurrency=settings.concurrency,
+                cache=cache,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def play(self, tasks: TaskSet, planned: list[Planned], keep: Keep, seed: int, env_kwargs: dict[str, Any]) -> None:
+        """Play a plan; the server samples as it likes."""
+        from agents.api_policy import play_endpoint
+
+        batch = self._settings.batch_episodes
+        play_endpoint(self._policy, ENV_ID, planned, lambda i, e, _: keep(i, e), batch_size=batch, **env_kwargs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return how it was asked, and the tokens that this took in this run."""
+        asked, reused = self._policy.asked, self._policy.reused
+        s = self._settings
+        return {"temperature": s.temperature, "max_new_tokens": s.max_new_tokens} | {
+            "asked": str(asked), "reused": str(reused)
+        }  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._policy.close()
+
+
+def open_player(settings: "Settings", out: Path) -> Player:
+    """Return the player of a policy; `out` is where it may keep files.
+
+    Raises:
+        UsageError: The policy cannot be had.
+    """
+    spec = settings.spec()
+    match spec.kind:
+        case "scripted":
+            make, coordinates = SCRIPTED[spec.name], settings.coordinates
+            return PolicyPlayer(lambda tasks, seed: make(tasks, seed, coordinates), settings.batch_episodes)
+        case "endpoint":
+            return EndpointPlayer(spec.name, spec.more, settings, out / "replies.jsonl")
+        case "object":
+            policy = _imported(spec.name, spec.more)
+            return PolicyPlayer(lambda tasks, seed: policy, settings.batch_episodes)
+    return WeightsPlayer(spec.name, settings)
+
+
+def _imported(module: str, name: str) -> Policy:
+    """Import a policy of one's own, from the current folder too."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot import --policy {module}:{name}: {error}") from None
+    made = isinstance(found, type) or not hasattr(found, "act")
+    try:
+        policy = found() if made and callable(found) else found
+    except TypeError as error:  # it wants arguments
+        raise UsageError(f"cannot make --policy {module}:{name}: {error}") from None
+    if not callable(getattr(policy, "act", None)):
+        raise UsageError(f"expected {module}:{name} to have `act`, or to make something that has, got {policy!r}")
+    return policy
