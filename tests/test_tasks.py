@@ -204,7 +204,7 @@ def test_counts_run_from_0_to_10(preset: str) -> None:
     plain = Counter(int(t.answers[0]) for t in drawn if re.match(r"How many (black |white )?dots", t.question))
     assert sorted(plain) == list(range(11)) and chi_square(list(plain.values())) < 2.5, plain
     assert {int(t.answers[0]) for t in drawn if "more" in t.question} == set(range(11))
-    for level, most in ((1, 4), (2, 7)):
+    for level, most in ((1, 4), (2, 6)):
         easier = [t for t in tasks("count", preset, count=900) if t.level == level and "dots" in t.question]
         assert {int(t.answers[0]) for t in easier} == set(range(most + 1))
 
@@ -213,7 +213,10 @@ def test_counts_run_from_0_to_10(preset: str) -> None:
 def test_strings_of_2_to_12_characters(preset: str) -> None:
     drawn = tasks("read", preset, count=900)
     lengths = {level: {len(m.text) for t in drawn if t.level == level for m in panels_of(t)} for level in (1, 2, 3)}
-    assert lengths == {1: {2, 3}, 2: {3, 4, 5}, 3: set(range(6, 13))}
+    if preset == "micro":
+        assert lengths == {1: {2}, 2: {2, 3}, 3: set(range(4, 13))}
+    else:
+        assert lengths == {1: {2, 3}, 2: {3, 4, 5}, 3: set(range(6, 13))}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -257,7 +260,8 @@ def test_targets_are_locatable_but_not_legible_in_the_first_view(suite: str, pre
             side = min(mark.box[2] - mark.box[0], mark.box[3] - mark.box[1])
             assert side * ratio >= 8, (task.task_id, mark)
             if task.needs_operation:
-                assert mark.text_height * ratio < 4, (task.task_id, mark)
+                most = 4.7 if preset == "micro" else 4  # the micro base is taught to read from 5.5 on
+                assert mark.text_height * ratio < most, (task.task_id, mark)
             if task.needs_operation and mark.text:
                 assert mark.text_height >= 7  # legible once the source is looked at
         if suite == "count" and task.needs_operation:

@@ -11,7 +11,6 @@ from pixel_env.tasks.world import (
     DIGITS,
     LEAST_TEXT,
     LETTERS,
-    TEXT_HEIGHTS,
     Draft,
     Pair,
     World,
@@ -22,11 +21,11 @@ from pixel_env.tasks.world import (
 
 LAYOUTS = ("grid", "cards", "list", "table")
 PANELS = {1: (2, 3), 2: (3, 5), 3: (6, 8)}
-LENGTHS = {
-    "micro": {1: (2, 2), 2: (2, 3), 3: (4, 6)},
-    "standard": {1: (2, 3), 2: (3, 5), 3: (6, 12)},
+STRINGS = {
+    "micro": {1: (4.0, 2, 2), 2: (4.0, 2, 3), 3: (2.7, 4, 12)},
+    "standard": {1: (2.7, 2, 3), 2: (2.7, 3, 5), 3: (2.7, 6, 12)},
 }
-"""Characters of a string, by preset and level."""
+"""Height in view pixels, least and most characters of a string, by preset and level."""
 TITLES = {"micro": (14.0, (2, 3)), "standard": (11.0, (2, 4))}
 """Height of a title in view pixels of the micro preset, and its number of letters."""
 TITLE_HEIGHT = 20.0
@@ -76,7 +75,7 @@ class _Page:
         return pairs
 
     def _texts(self, number: int) -> list[str]:
-        low, high = LENGTHS[self.world.preset][self.level]
+        _, low, high = STRINGS[self.world.preset][self.level]
         draw = lambda n: "".join(pick(self.rng, LETTERS + DIGITS) for _ in range(n))  # noqa: E731
         texts = [draw(int(self.rng.integers(low, high + 1)))]
         while len(texts) < number:
@@ -132,7 +131,7 @@ class _Page:
         return order
 
     def _text_height(self) -> float:
-        return max(LEAST_TEXT, TEXT_HEIGHTS[self.world.preset] * self.text_unit)
+        return max(LEAST_TEXT, STRINGS[self.world.preset][self.level][0] * self.text_unit)
 
     def _marks(self) -> list[Mark]:
         u = self.unit

@@ -34,9 +34,7 @@ SIDES = ("leftmost", "rightmost", "topmost", "bottommost")
 RELATIONS = ("left of", "right of", "above", "below")
 TRAY_SHAPES = ("square", "circle", "hexagon")
 TRAYS = {1: (2, 3), 2: (3, 4), 3: (4, 5)}
-MOST_DOTS = {1: 4, 2: 6, 3: 9}
-DOT_GRID = 3
-"""Rows and columns of places for dots in a tray."""
+MOST_DOTS = {1: 4, 2: 6, 3: 10}
 
 
 class Placed(Protocol):
@@ -226,16 +224,16 @@ def _edge_colour(rng: np.random.Generator, world: World, level: int) -> Draft:
 # --- count ----------------------------------------------------------------------------------------------------------
 
 
-def tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str]) -> list[Mark]:
+def tray_dots(rng: np.random.Generator, tray: Mark, inks: list[str], columns: int = 3) -> list[Mark]:
     """Dots of the given inks in distinct places of a tray; their sizes vary so that the tray's shade tells little."""
     x1, y1, x2, _ = tray.box
     side = x2 - x1
-    pitch = 0.48 * side / DOT_GRID
+    pitch = 0.48 * side / columns
     dots = []
-    for place, ink in zip(rng.permutation(DOT_GRID**2), inks, strict=False):
+    for place, ink in zip(rng.permutation(columns**2), inks, strict=False):
         d = max(2.0, pitch * rng.uniform(0.45, 0.75))
-        x = x1 + 0.26 * side + (place % DOT_GRID + 0.5) * pitch - d / 2
-        y = y1 + 0.26 * side + (place // DOT_GRID + 0.5) * pitch - d / 2
+        x = x1 + 0.26 * side + (place % columns + 0.5) * pitch - d / 2
+        y = y1 + 0.26 * side + (place // columns + 0.5) * pitch - d / 2
         dots.append(Mark("circle", (x, y, x + d, y + d), ink))
     return dots
 
@@ -283,8 +281,9 @@ def _dots_draft(
 ) -> Draft:
     """A tray scene in which tray k holds dots of the inks ``asked[k]``; ``{k}`` in the question names tray k."""
     size, trays, objects = _tray_scene(rng, world, level, adjacent=len(asked) > 1)
+    columns = 3 if MOST_DOTS[level] <= 9 else 4
     inks = asked + [_inks(rng, int(rng.integers(MOST_DOTS[level] + 1))) for _ in trays[len(asked) :]]
-    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in tray_dots(rng, tray, some)]
+    dots = [dot for tray, some in zip(trays, inks, strict=True) for dot in tray_dots(rng, tray, some, columns)]
     text = question.format(*(f"{tray.name} tray" for tray in trays))
     cue = Cue(union(*(tray.box for tray in trays[: max(1, len(asked))])))
     return Draft(text, _image(rng, size, [*objects, *trays, *dots]), (str(answer),), "number", needs, cue)
@@ -298,7 +297,7 @@ def _dots(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _split_inks(rng: np.random.Generator, level: int, first: str, second: str) -> tuple[list[str], int, int]:
     """Inks of a tray with a balanced number of `first`; returns inks, number of first, number of second."""
     a = int(rng.integers(MOST_DOTS[level] + 1))
-    b = int(rng.integers(MOST_DOTS[level] - a + 1))
+    b = int(rng.integers(min(MOST_DOTS[level], 9 if MOST_DOTS[level] <= 9 else 16) - a + 1))
     return shuffled(rng, [first] * a + [second] * b), a, b
 
 

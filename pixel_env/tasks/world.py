@@ -32,8 +32,6 @@ CROP_PIXELS = {"micro": 112 * 112, "standard": 640 * 784}
 NUM_FRAMES = 16
 OBJECT_SIDES = {"micro": (11.0, 15.0), "standard": (9.0, 13.0)}
 """Of an object that carries a character, in view pixels: a micro model tells shapes apart from about ten."""
-TEXT_HEIGHTS = {"micro": 4.0, "standard": 2.7}
-"""Of the strings of a page, in view pixels."""
 
 T = TypeVar("T")
 Pair = tuple[str, str]  # (colour, shape)
