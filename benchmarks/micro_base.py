@@ -1,6 +1,7 @@
-"""What the micro base can do, skill by skill, on test draws with free generation.
+"""What the micro base can do, skill by skill, on test draws with free generation, and how it learned it.
 
-python benchmarks/micro_base.py                       # the base that is shipped, about ten minutes on two cores
+python benchmarks/micro_base.py                       # the base that is shipped, some minutes on two cores
+python benchmarks/micro_base.py --log runs/micro_base/log.json      # with the curves of its training
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import matplotlib
 import numpy as np
 import torch
 
@@ -22,6 +24,9 @@ from benchmarks.provenance import RESULTS, provenance
 from pixel_env.evaluation import wilson
 from pixel_env.tasks import ProceduralTasks, Task
 from pixel_env.tasks.world import shuffled
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 Prompt = tuple[list[int], list[np.ndarray]]
 LEVELS = (1, 2)
@@ -163,22 +168,62 @@ def probe(model: Any, processor: Any, n: int, seed: int = 0) -> tuple[dict[str, 
     return shares, texts
 
 
+Curves = dict[str, dict[str, list[list[float]]]]
+"""Stage of the training: skill: [step, running mean over training batches], as often as it was logged."""
+
+
+def curves(log: Sequence[dict[str, Any]]) -> Curves:
+    """The log of `agents/pretrain_micro.py`, skill by skill.
+
+    >>> curves([{"stage": "fit", "explained": 0.6}, {"stage": "speak", "step": 50, "loss": 2.0, "read": 0.25}])
+    {'speak': {'loss': [[50, 2.0]], 'read': [[50, 0.25]]}}
+    """
+    found: Curves = {}
+    for row in log:
+        for name, value in row.items():
+            if name not in ("stage", "step") and "step" in row:
+                found.setdefault(row["stage"], {}).setdefault(name, []).append([row["step"], value])
+    return found
+
+
+def draw(found: Curves, path: Path) -> None:
+    """One axis a skill, the last stage's only: the earlier ones train other parts on other measures."""
+    skills = list(found.values())[-1]
+    rows = -(-len(skills) // 5)
+    figure, axes = plt.subplots(rows, 5, figsize=(15, 2.2 * rows), sharex=True, squeeze=False)
+    for axis in axes.flat[len(skills) :]:
+        axis.set_axis_off()
+    for axis, (name, points) in zip(axes.flat, skills.items(), strict=False):
+        axis.plot(*zip(*points, strict=True))
+        axis.set_title(name, fontsize=9)
+        axis.set_ylim(0, None if name == "loss" else 1)
+        axis.grid(alpha=0.3)
+    figure.supxlabel("step", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     base = Path(__file__).parents[1] / "agents" / "micro_base"
     parser.add_argument("--model", default=str(base), help="folder of a micro Qwen2.5-VL (agents/micro_base)")
     parser.add_argument("--n", type=int, default=256, help="queries a skill and level (%(default)s)")
+    parser.add_argument("--log", type=Path, help="log.json of its pretraining: adds its curves, and draws them beside")
     parser.add_argument("--out", type=Path, default=RESULTS / "micro_base.json", help="JSON file to write")
     arguments = parser.parse_args()
     about = provenance(("pixel-env", "torch", "transformers"))
+    learned = curves(json.loads(arguments.log.read_text())) if arguments.log else {}
     processor = micro.load_processor(arguments.model)
     shares, texts = probe(micro.load_model(arguments.model), processor, arguments.n)
     intervals = {name: wilson(share, arguments.n) for name, share in shares.items()}
     results = {name: [round(v, 3) for v in (i.mean, i.low, i.high)] for name, i in intervals.items()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"model": arguments.model, "n": arguments.n, "results": results, "texts": texts}
-    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(written | {"curves": learned}, indent=1) + "\n")
+    if learned:
+        draw(learned, arguments.out.with_suffix(".png"))
     print("| skill | percent, 95% |\n|---|---:|")
     print("\n".join(f"| {name} | {interval} |" for name, interval in intervals.items()))
 

@@ -20,12 +20,17 @@ def test_the_file_has_every_skill_with_its_interval(
         return [""] * len(prompts)
 
     monkeypatch.setattr(micro_base, "generate", silent)
-    monkeypatch.setattr(sys, "argv", ["benchmarks/micro_base.py", "--n", "5", "--out", str(tmp_path / "base.json")])
+    rows = [{"stage": "fit", "explained": 0.6}] + [{"stage": "speak", "step": k, "read": k / 9} for k in (1, 2)]
+    (tmp_path / "log.json").write_text(json.dumps(rows))
+    arguments = ["--n", "5", "--log", str(tmp_path / "log.json"), "--out", str(tmp_path / "base.json")]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/micro_base.py", *arguments])
     micro_base.main()
     written = json.loads((tmp_path / "base.json").read_text())
     assert len(written["results"]) == 13 and asked == [5] * 13
     assert {tuple(share[:2]) for share in written["results"].values()} == {(0.0, 0.0)}
     assert all(0.3 < share[2] < 0.6 for share in written["results"].values())  # Wilson: 0 of 5 is at most 43%
+    assert written["curves"] == {"speak": {"read": [[1, 1 / 9], [2, 2 / 9]]}}
+    assert (tmp_path / "base.png").read_bytes().startswith(b"\x89PNG")
     assert written["n"] == 5 and "operations called when offered" in capsys.readouterr().out
 
 
