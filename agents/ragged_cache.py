@@ -100,8 +100,8 @@ class RaggedCache:
         """The next forward pass feeds one token to every row; only that of `active` (N,) bool rows is kept."""
         high = int(self.lengths.max()) + 1
         self._reserve(high)
-        hidden = ~torch.cat([self._prompt_mask, _below(self.lengths + 1, high)], dim=1)
-        self._mode = partial(self._step, self.lengths.clone(), hidden[:, None, None], high)
+        masks = _additive(self._prompt_table_mask), _additive(_below(self.lengths + 1, high))
+        self._mode = partial(self._step, self.lengths.clone(), masks, high)
         self.lengths += active
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -121,7 +121,8 @@ class RaggedCache:
         self._widest = int(sizes.max()) if len(sizes) else 0
         self._place = self.group * self._widest + torch.arange(len(self.group), device=sizes.device) - first[self.group]
         length = self._layers[0].prompt[0].shape[2] if self._layers else int(self.prompt_lengths.max())
-        self._prompt_mask = _below(self.prompt_lengths, length)[self.group]
+        self._prompt_table_mask = _below(self.prompt_lengths, length)
+        self._prompt_mask = self._prompt_table_mask[self.group]
 
     def _reserve(self, slots: int) -> None:
         if slots > self._slots:
@@ -159,7 +160,7 @@ class RaggedCache:
     def _step(
         self,
         slots: torch.Tensor,
-        hidden: torch.Tensor,
+        masks: tuple[torch.Tensor, torch.Tensor],
         high: int,
         layer: _Layer,
         keys: torch.Tensor,
@@ -167,19 +168,19 @@ class RaggedCache:
         query: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        """One token of every row (N, heads, 1, D): the rows of a group read their prompt together."""
+        """One token of every row (N, heads, 1, D): the rows of a group read their prompt together.
+
+        Attention over both parts is the mean of that over each, weighted by its share of the softmax's sum.
+        """
         every = torch.arange(len(slots), device=slots.device)
         for own, new in zip(layer.own, (keys, values), strict=True):
             own[every, :, slots] = new[:, :, 0]
-        own_keys, own_values = (own[:, :, :high] for own in layer.own)
-        query = query.unflatten(1, (keys.shape[1], -1))[:, :, :, 0] * scaling  # (N, H, heads / H, D)
-        prompt_keys, prompt_values = layer.prompt
-        together = self._gather(self._spread(query) @ prompt_keys.transpose(2, 3))
-        scores = torch.cat([together, query @ own_keys.transpose(2, 3)], dim=3).masked_fill_(hidden, -torch.inf)
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        split = prompt_keys.shape[2]
-        out = self._gather(self._spread(weights[..., :split]) @ prompt_values) + weights[..., split:] @ own_values
-        return out.flatten(1, 2)[:, None]
+        query = query.unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (N, H, heads / H, D)
+        shared, shared_sum = _attend(self._spread(query), *layer.prompt, masks[0], scaling)
+        shared, shared_sum = self._gather(shared), self._gather(shared_sum)
+        own, own_sum = _attend(query, *(part[:, :, :high] for part in layer.own), masks[1], scaling)
+        share = torch.sigmoid(shared_sum - own_sum).to(own.dtype)
+        return torch.lerp(own, shared, share).flatten(1, 2)[:, None]
 
     def _spread(self, rows: torch.Tensor) -> torch.Tensor:
         """(N, H, R, X) to (U, H, widest * R, X): the rows of a group under each other."""
@@ -190,6 +191,32 @@ class RaggedCache:
     def _gather(self, table: torch.Tensor) -> torch.Tensor:
         """The reverse of `_spread`."""
         return table.unflatten(2, (self._widest, -1)).transpose(1, 2).flatten(0, 1)[self._place]
+
+
+def _attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention (B, H, Q, D) and the logarithm of the softmax's sum (B, H, Q, 1), float32; `mask` is added to scores."""
+    if query.device.type != "cpu":
+        return _attend_in_steps(query, keys, values, mask, scaling)
+    out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, keys, values, attn_mask=mask.to(query.dtype), scale=scaling
+    )
+    return out, total[..., None]
+
+
+def _attend_in_steps(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same where there is no fused attention that tells the sum."""
+    scores = (query @ keys.transpose(2, 3) * scaling + mask).float()
+    total = scores.logsumexp(-1, keepdim=True)
+    return (scores - total).exp().to(query.dtype) @ values, total
+
+
+def _additive(visible: torch.Tensor) -> torch.Tensor:
+    """What to add to scores (B, 1, 1, length) so that only what is visible (B, length) bool counts."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None, None]
 
 
 def _below(limits: torch.Tensor, length: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pixel_env  # noqa: F401
+from agents import ragged_cache
 from agents.conversation import patchify
 from agents.engine import Engine, Sample, restrict_vocabulary
 from pixel_env.decoding import MediaError
@@ -203,3 +204,15 @@ def test_a_group_begins_alike() -> None:
 def test_budgets_have_to_make_sense() -> None:
     with pytest.raises(ValueError, match="max_new_tokens of at least 1 and below max_completion_tokens, got 8 and 8"):
         Engine(tiny_vlm.model(), ENCODER, max_new_tokens=8, max_completion_tokens=8)
+
+
+def test_both_ways_to_attend_agree_with_softmax() -> None:
+    """Outputs and sums, where rows see parts of different length."""
+    torch.manual_seed(0)
+    query, keys, values = torch.randn(3, 4, 2, 32), torch.randn(3, 4, 50, 32), torch.randn(3, 4, 50, 32)
+    mask = ragged_cache._additive(torch.arange(50) < torch.tensor([[50], [7], [1]]))
+    scores = query @ keys.transpose(2, 3) * 0.3 + mask
+    for attend in (ragged_cache._attend, ragged_cache._attend_in_steps):
+        out, total = attend(query, keys, values, mask, 0.3)
+        torch.testing.assert_close(out, scores.softmax(-1) @ values, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(total[..., 0], scores.logsumexp(-1), atol=1e-5, rtol=1e-5)
