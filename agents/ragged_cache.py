@@ -176,9 +176,11 @@ class RaggedCache:
         for own, new in zip(layer.own, (keys, values), strict=True):
             own[every, :, slots] = new[:, :, 0]
         query = query.unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (N, H, heads / H, D)
-        shared, shared_sum = _attend(self._spread(query), *layer.prompt, masks[0], scaling)
+        prompt_keys, prompt_values = layer.prompt
+        shared, shared_sum = _attend(self._spread(query), prompt_keys, prompt_values, masks[0], scaling)
         shared, shared_sum = self._gather(shared), self._gather(shared_sum)
-        own, own_sum = _attend(query, *(part[:, :, :high] for part in layer.own), masks[1], scaling)
+        own_keys, own_values = (part[:, :, :high] for part in layer.own)
+        own, own_sum = _attend(query, own_keys, own_values, masks[1], scaling)
         share = torch.sigmoid(shared_sum - own_sum).to(own.dtype)
         return torch.lerp(own, shared, share).flatten(1, 2)[:, None]
 
@@ -196,7 +198,7 @@ class RaggedCache:
 def _attend(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention (B, H, Q, D) and the logarithm of the softmax's sum (B, H, Q, 1), float32; `mask` is added to scores."""
+    """Attention (B, H, Q, D) and the logarithm of the softmax's sum (B, H, Q, 1); `mask` is added to the scores."""
     if query.device.type != "cpu":
         return _attend_in_steps(query, keys, values, mask, scaling)
     out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
