@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from agents.expert import Expert, UnsuitedError
+from agents.expert import Expert, Remarks, UnsuitedError
 from pixel_env.rollout import Episode, Policy, rollout
 from pixel_env.tasks import TaskSet
 from pixel_env.trajectory import Trajectory
@@ -37,7 +37,9 @@ MOST_TRIES = 1000
 """Tasks in a row of which no demonstration could be made: then there is probably none that would do."""
 
 
-def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str) -> Trajectory:
+def demonstrate(
+    task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str, remarks: Remarks | None = None
+) -> Trajectory:
     """Play one demonstration.
 
     Args:
@@ -45,6 +47,7 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
         env: where it is played.
         rng: draws boxes, frames and wording.
         kind: a key of `LOOKS`; "reselect" is for videos, those with "crop" or "zoom" are for images.
+        remarks: what a teacher says of the task, see `agents.expert.Remarks`.
 
     Returns:
         A trajectory of that kind with a right answer; `trained` is False on turns with a deliberate mistake.
@@ -58,8 +61,8 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
     episode.reset(task, seed=int(rng.integers(2**31)))
     if episode.error is not None:
         raise UnsuitedError(episode.error)
-    expert = Expert(env, rng)
-    _check_suited(expert, kind)
+    expert = Expert(env, rng, remarks)
+    check_suited(expert, kind)
     for aim in LOOKS[kind]:
         episode.step(expert.look(aim))
     episode.step(expert.answer())
@@ -70,7 +73,7 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
     return dataclasses.replace(trajectory, turns=tuple(turns))
 
 
-def _check_suited(expert: Expert, kind: str) -> None:
+def check_suited(expert: Expert, kind: str) -> None:
     """Raise UnsuitedError where the medium, the answers, the cue or the turns do not allow the kind."""
     cue, turns = expert.task.cue, len(LOOKS[kind]) + 1
     if turns > expert.env.view_settings.max_turns:
