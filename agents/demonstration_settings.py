@@ -158,6 +158,8 @@ def _check(settings: Settings) -> None:
             read_policy(f"endpoint:{settings.teacher}", None)
         except UsageError:
             raise UsageError(f"expected --teacher MODEL@http://HOST:PORT/v1, got {settings.teacher!r}") from None
+    if settings.sampler:
+        read_policy(settings.sampler, None)
     for tasks in settings.tasks:
         if tasks not in SUITES and tasks.partition(":")[0] not in FORMATS:
             raise UsageError(f"expected --tasks as NAME:PATH or one of {', '.join(SUITES)}, got {tasks!r} (see --help)")

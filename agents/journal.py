@@ -1,4 +1,4 @@
-"""Files that are written a line at a time, so that a kill costs at most the line that was being written."""
+"""Files that a kill leaves whole: written a line at a time, or in one go."""
 
 from pathlib import Path
 
@@ -14,3 +14,10 @@ def complete_lines(path: Path) -> None:
     text = path.read_bytes() if path.exists() else b""
     if not path.exists() or not text.endswith(b"\n"):
         path.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file; a kill leaves the old one or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -27,10 +27,11 @@ from agents import questions
 from agents.api_policy import EndpointPolicy
 from agents.demonstration_report import markdown, summary
 from agents.demonstration_settings import Settings, parse
-from agents.journal import append, complete_lines
+from agents.journal import append, complete_lines, replace_text
+from agents.message_files import write_message_lists
 from agents.outcomes import Record
 from agents.players import Decoding, open_player, read_policy
-from agents.run_settings import UsageError
+from agents.run_settings import DERIVED, UsageError
 from agents.taught import Stage, teach
 from agents.textual import Sampling, sample
 from pixel_env.tasks import SUITES
@@ -38,8 +39,6 @@ from pixel_env.trajectory import save_jsonl
 
 SUITE_LIMIT = 256
 """Tasks of a generated suite, unless --limit says otherwise."""
-MOST_TOKENS = 10_000
-"""Of a sampled episode behind its first view."""
 
 Work = Callable[[Stage, str, int, EndpointPolicy, Executor], Awaitable[Record]]
 """Makes something of one task: `agents.taught.teach` or `agents.questions.ask`."""
@@ -63,7 +62,7 @@ class Run:
             if other := [name for name in asked if asked[name] != kept.get(name)]:
                 options = ", ".join(f"--{name.replace('_', '-')} {kept.get(name)}" for name in other)
                 raise UsageError(f"{self.out} holds other demonstrations, with {options}; choose another --out")
-            _write(config, json.dumps(asked, indent=1) + "\n")
+            replace_text(config, json.dumps(asked, indent=1) + "\n")
             complete_lines(self.journal)
             with self.journal.open(encoding="ascii") as lines:
                 read = map(Record.from_json, lines)
@@ -146,9 +145,8 @@ class Run:
     def _sample(self, sampler: str) -> None:
         """Sample textual demonstrations of tasks that may be answered at a glance, until there are enough."""
         s = self.settings
-        decoding = Decoding(
-            s.sampler_temperature, s.max_new_tokens, MOST_TOKENS, s.batch_episodes, s.concurrency, s.coordinates
-        )
+        most = DERIVED[s.preset]["max_new_tokens"], DERIVED[s.preset]["max_completion_tokens"]
+        decoding = Decoding(s.sampler_temperature, *most, s.batch_episodes, s.concurrency, s.coordinates)
         seen = {record.fingerprint for record in self.records.values() if record.trajectories}
         sampling, wanted = Sampling(s.tries, s.batch_episodes, s.seed), s.textual
         with open_player(read_policy(sampler, None), decoding, self.out / "sampler") as player:
@@ -179,13 +177,16 @@ class Run:
         """Write the demonstrations and the report, in an order that no kill has changed."""
         s, records = self.settings, [self.records[key] for key in self.asked]
         path = self.out / "demonstrations.jsonl"
-        save_jsonl(path.with_suffix(".part"), [t for record in records for t in record.trajectories])
+        made = [trajectory for record in records for trajectory in record.trajectories]
+        save_jsonl(path.with_suffix(".part"), made)
         path.with_suffix(".part").replace(path)
+        if s.message_lists:
+            write_message_lists(made, self.out / "message_lists")
         command = shlex.join(["python", *sys.argv])
         figures = summary(records, s.prices)
-        _write(self.out / "report.json", json.dumps({"command": command, **figures}, indent=1) + "\n")
+        replace_text(self.out / "report.json", json.dumps({"command": command, **figures}, indent=1) + "\n")
         text = markdown(figures, command)
-        _write(self.out / "report.md", text)
+        replace_text(self.out / "report.md", text)
         print(text)
         if lost := sum("no_reply" in record.reasons for record in records):
             print(f"{lost} tasks without a reply: the same command with --out {self.out} asks again")
@@ -194,13 +195,6 @@ class Run:
 def _at_a_glance(stage: Stage, index: int) -> bool:
     task = stage.tasks[index]
     return bool(task.answers) and task.needs_operation is not True
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,13 +17,14 @@ import numpy as np
 from agents.api_policy import EndpointPolicy
 from agents.boxes import area, inside, on_view
 from agents.expert import MOST_SHARE
+from agents.journal import replace_text
 from agents.leaks import gives_away, mentions_crop
 from agents.outcomes import DroppedError, Outcome, Record
 from agents.taught import Stage, dropped
 from agents.teacher import Consultation
 from pixel_env.actions import CropImage, render
 from pixel_env.grading import normalise
-from pixel_env.media import Box, ImageFile
+from pixel_env.media import Box, ImageFile, Source
 from pixel_env.operations import to_source
 from pixel_env.tasks import Cue, FileTasks, Task
 from pixel_env.tasks.questions import bare_options, option_of
@@ -60,6 +61,8 @@ def is_plain(tasks: object) -> bool:
 def write_questions(records: Iterable[Record], stage: Stage, out: Path) -> str | None:
     """Write the questions as a task set of our own format, with copies of the images that they are about.
 
+    Lines that are there already stay where they are, since they number the tasks.
+
     Args:
         records: In the order of their tasks.
         stage: Has the images.
@@ -69,23 +72,27 @@ def write_questions(records: Iterable[Record], stage: Stage, out: Path) -> str |
         The set as ``"NAME:PATH"``, None without any question.
     """
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines = (out / FILE).read_text(encoding="ascii").splitlines() if (out / FILE).exists() else []
+    written = {Path(json.loads(line)["image"]).stem for line in lines}
     for record in records:
-        if record.question is None:
-            continue
-        media = stage.tasks[record.index].media
-        assert isinstance(media, ImageFile)
-        name = f"{FOLDER}/{record.index}{Path(media.path).suffix.lower()}"
-        if not (out / name).exists():
-            part = out / f"{name}.part"
-            shutil.copyfile(media.path, part)
-            part.replace(out / name)
-        lines.append(json.dumps({"image": name, **record.question}) + "\n")
+        if record.question is not None and str(record.index) not in written:
+            name = copied(stage.tasks[record.index].media, out, f"{FOLDER}/{record.index}")
+            lines.append(json.dumps({"image": name, **record.question}))
     if not lines:
         return None
-    (out / f"{FILE}.part").write_text("".join(lines), encoding="ascii")
-    (out / f"{FILE}.part").replace(out / FILE)
+    replace_text(out / FILE, "".join(f"{line}\n" for line in lines))
     return f"jsonl:{out / FILE}"
+
+
+def copied(media: Source, out: Path, name: str) -> str:
+    """Write an image into a folder, as `name` with the ending of its format, which is returned; a file is copied."""
+    if isinstance(media, ImageFile):
+        name += Path(media.path).suffix.lower()
+        shutil.copyfile(media.path, out / name)
+    else:
+        name += ".png"
+        media.frame(0).save(out / name)
+    return name
 
 
 def _first_view(stage: Stage, index: int) -> tuple[str, np.ndarray]:
