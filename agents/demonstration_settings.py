@@ -55,9 +55,10 @@ class Settings:
 
     @property
     def depends_on(self) -> dict[str, Any]:
-        """What must not change when a run is taken up again: all but how fast, how much and how dear."""
+        """What must not change when a run is taken up again: all but how fast, how much, how dear and on which port."""
         free = ("concurrency", "batch_episodes", "prices", "limit", "textual", "message_lists")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+        fixed = {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+        return fixed | {"teacher": self.teacher_spec and self.teacher_spec.name}
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -97,13 +97,20 @@ class Remarks:
 class Expert:
     """Speaks and calls in one episode; knows the cue."""
 
-    def __init__(self, env: gym.Env[Any, str], rng: np.random.Generator, remarks: Remarks | None = None) -> None:
+    def __init__(
+        self,
+        env: gym.Env[Any, str],
+        rng: np.random.Generator,
+        remarks: Remarks | None = None,
+        loosest: float = AREA[1],
+    ) -> None:
         """Speak in the episode that `env` has just begun.
 
         Args:
             env: where; its task has a cue.
             rng: draws boxes, frames and wording.
             remarks: said and done where it looks right, in place of what geometry tells.
+            loosest: area of a right crop in areas of the cue, at most; the margin of the environment counts.
         """
         bare = env.unwrapped
         assert isinstance(bare, PixelReasonEnv)
@@ -113,7 +120,7 @@ class Expert:
         self.source = self.task.media
         self.is_video = self.source.kind == "video"
         self.num_first = len(self.env.shown)
-        self.remarks = remarks
+        self.remarks, self.loosest = remarks, loosest
         self.target, self.naming = (remarks.target, "") if remarks else named(self.task)
         self.aim = ""  # of the last look
         self.frames: tuple[int, ...] = (0,)
@@ -241,7 +248,7 @@ class Expert:
             return False
         if aim == "large":
             return ratio > AREA[1] and gain < LEAST_GAIN
-        return ratio <= AREA[1] and gain >= LEAST_GAIN
+        return ratio <= self.loosest and gain >= LEAST_GAIN
 
     # --- frames ---
 

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -52,6 +53,7 @@ class Run:
         self.settings, self.out, self.journal = settings, out, out / "records.jsonl"
         self.records: dict[tuple[str, str, int], Record] = {}
         self.asked: list[tuple[str, str, int]] = []  # in the order of the command line, whatever came first
+        self.sampled_with: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Make the folder, or take up the run in it; raises UsageError where it holds another one."""
@@ -102,19 +104,18 @@ class Run:
             stage = self._stage(tasks, seen)
             chosen: Sequence[int] = self._chosen(tasks, stage)
             if questions.is_plain(stage.tasks):
-                asked = self._work(questions.ask, stage, tasks, chosen, teacher)
+                asked = self._work("question", questions.ask, stage, tasks, chosen, teacher)
                 made = questions.write_questions(asked, stage, self.out)
                 if made is None:
                     continue
                 tasks, stage = made, self._stage(made, seen)
                 chosen = range(len(stage.tasks))
-            self._work(teach, stage, tasks, chosen, teacher)
+            self._work("taught", teach, stage, tasks, chosen, teacher)
 
     def _work(
-        self, work: Work, stage: Stage, tasks: str, chosen: Sequence[int], teacher: EndpointPolicy
+        self, name: str, work: Work, stage: Stage, tasks: str, chosen: Sequence[int], teacher: EndpointPolicy
     ) -> list[Record]:
         """Do the work on tasks that is not done yet, several at a time; returns the records of all of them."""
-        name = "question" if work is questions.ask else "taught"
         keys = [(name, tasks, index) for index in chosen]
         waiting = deque(index for key, index in zip(keys, chosen, strict=True) if key not in self.records)
         with (
@@ -158,6 +159,7 @@ class Run:
                     new = [key[2] for key in keys if key not in self.records and _at_a_glance(stage, key[2])]
                     wanted -= sample(player, stage, tasks, new, wanted, self._keep, sampling, s.env_kwargs(tasks), seen)
                 self.asked += [key for key in keys if key in self.records]
+            self.sampled_with = player.facts()
 
     def _stage(self, tasks: str, seen: set[str]) -> Stage:
         s = self.settings
@@ -183,13 +185,13 @@ class Run:
         if s.message_lists:
             write_message_lists(made, self.out / "message_lists")
         command = shlex.join(["python", *sys.argv])
-        figures = summary(records, s.prices)
+        figures = summary(records, s.prices) | {"sampler": self.sampled_with}
         replace_text(self.out / "report.json", json.dumps({"command": command, **figures}, indent=1) + "\n")
         text = markdown(figures, command)
         replace_text(self.out / "report.md", text)
         print(text)
-        if lost := sum("no_reply" in record.reasons for record in records):
-            print(f"{lost} tasks without a reply: the same command with --out {self.out} asks again")
+        if lost := [outcome.detail for r in records for outcome in r.outcomes if outcome.reason == "no_reply"]:
+            print(f"{len(lost)} without a reply; the same command with --out {self.out} asks again. First: {lost[0]}")
 
 
 def _at_a_glance(stage: Stage, index: int) -> bool:

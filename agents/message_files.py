@@ -1,9 +1,9 @@
 """Trajectories as the release's message lists, the format of PixelReasoner-SFT-Data, with their media beside them.
 
-`agents.sft_data.recorded` plays such a file again: with the settings that the trajectories were made with it gives them
-back, calls, kinds and what is trained. Boxes are written as they were called, in fractions of the image. The release
-adds a margin of 0.1 around every box: demonstrations for its own trainer are made with ``crop_padding=0.1``, where they
-point exactly.
+`agents.sft_data.recorded` plays such a file again: with the settings that they were made with it gives demonstrations
+of a teacher back, calls, kinds and what is trained. Boxes are written as they were called, in fractions of the image.
+The release adds a margin of 0.1 around every box: demonstrations for its own trainer are made with
+``crop_padding=0.1``, where they point exactly.
 """
 
 import json

@@ -9,6 +9,7 @@ asked without a closer look, since a question that is answered so demonstrates n
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from agents.api_policy import EndpointPolicy
 from agents.boxes import on_view
 from agents.demonstrations import IMAGE_MIX, LOOKS, VIDEO_MIX, check_suited, demonstrate
 from agents.endpoint import EndpointError
-from agents.expert import Expert, Remarks, UnsuitedError, boxed
+from agents.expert import AREA, Expert, Remarks, UnsuitedError, boxed
 from agents.leaks import acts, gives_away, numbers_an_image
 from agents.outcomes import DroppedError, Outcome, Record, fingerprint
 from agents.players import ENV_ID
@@ -93,7 +94,9 @@ class Stage:
         task, first = self.bare.task, episode.conversation.observations[0]
         if task.needs_operation is False:
             raise DroppedError("no_need_to_look", "the task says so")
-        expert = Expert(self.env, rng)
+        # A wide margin of the environment around a tiny cue is no mistake of whoever pointed at it.
+        loosest = math.inf if self.bare.view_settings.crop_padding else AREA[1]
+        expert = Expert(self.env, rng, loosest=loosest)
         kinds = self._kinds(expert, rng)
         mark = self.mark(episode)
         place, look = self._place(task), expert.point("right")
@@ -123,7 +126,7 @@ class Stage:
         for kind in mix:
             try:
                 check_suited(expert, kind)
-                for aim in set(LOOKS[kind]):
+                for aim in dict.fromkeys(LOOKS[kind]):  # the order of a set is not the same in two processes
                     expert.point(aim)
                 suited.append(kind)
             except UnsuitedError as error:

@@ -60,7 +60,7 @@ def sample(
     """
     waiting, made = deque(indices), 0
     while waiting and made < wanted:
-        batch = [waiting.popleft() for _ in range(min(sampling.batch, len(waiting), wanted - made))]
+        batch = [waiting.popleft() for _ in range(min(sampling.batch, len(waiting)))]
         decided: dict[int, Trajectory] = {}
         for attempt in range(sampling.tries):
             open_ones = [index for index in batch if index not in decided or _reason(decided[index])]
@@ -68,6 +68,8 @@ def sample(
                 break
             decided |= _round(player, stage.tasks, open_ones, attempt, sampling.seed, env_kwargs)
         for index in batch:
+            if made == wanted:
+                break
             record = _record(source, index, decided[index], seen)
             made += len(record.trajectories)
             keep(record)
