@@ -15,6 +15,8 @@ from pixel_env.settings import PRESETS
 from pixel_env.tasks import FORMATS, LEVELS, SUITES
 
 RUNS = Path("runs")
+SAMPLED_TOKENS = {"micro": (160, 1024), "standard": (1024, 10_000)}
+"""Most tokens of a sampled turn, and of all behind the first view, by preset."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
     python agents/train_vlm.py --preset standard --sft-data runs/demonstrations-.../demonstrations.jsonl
 
 Leaves demonstrations.jsonl (trajectories), records.jsonl (what became of every seed, and why), report.md and
-report.json in its folder. Seeds are written as they are finished and replies as they arrive: after a stop or a kill the
+report.json in its folder, and questions-N/ for the N-th of --tasks if it is plain images. Seeds are written as they are finished and replies as they arrive: after a stop or a kill the
 same command with --out goes on and asks nothing twice.
 """
 
@@ -27,12 +27,12 @@ from tqdm import tqdm
 from agents import questions
 from agents.api_policy import EndpointPolicy
 from agents.demonstration_report import markdown, summary
-from agents.demonstration_settings import Settings, parse
+from agents.demonstration_settings import SAMPLED_TOKENS, Settings, parse
 from agents.journal import append, complete_lines, replace_text
 from agents.message_files import write_message_lists
 from agents.outcomes import Record
 from agents.players import Decoding, open_player, read_policy
-from agents.run_settings import DERIVED, UsageError
+from agents.run_settings import UsageError
 from agents.taught import Stage, teach
 from agents.textual import Sampling, sample
 from pixel_env.tasks import SUITES
@@ -100,12 +100,12 @@ class Run:
 
     def _teach(self, teacher: EndpointPolicy) -> None:
         seen = {record.fingerprint for record in self.records.values() if "duplicate" not in record.reasons}
-        for tasks in self.settings.tasks:
+        for number, tasks in enumerate(self.settings.tasks):
             stage = self._stage(tasks, seen)
             chosen: Sequence[int] = self._chosen(tasks, stage)
             if questions.is_plain(stage.tasks):
                 asked = self._work("question", questions.ask, stage, tasks, chosen, teacher)
-                made = questions.write_questions(asked, stage, self.out)
+                made = questions.write_questions(asked, stage, self.out / f"questions-{number}")
                 if made is None:
                     continue
                 tasks, stage = made, self._stage(made, seen)
@@ -146,8 +146,9 @@ class Run:
     def _sample(self, sampler: str) -> None:
         """Sample textual demonstrations of tasks that may be answered at a glance, until there are enough."""
         s = self.settings
-        most = DERIVED[s.preset]["max_new_tokens"], DERIVED[s.preset]["max_completion_tokens"]
-        decoding = Decoding(s.sampler_temperature, *most, s.batch_episodes, s.concurrency, s.coordinates)
+        decoding = Decoding(
+            s.sampler_temperature, *SAMPLED_TOKENS[s.preset], s.batch_episodes, s.concurrency, s.coordinates
+        )
         seen = {record.fingerprint for record in self.records.values() if record.trajectories}
         sampling, wanted = Sampling(s.tries, s.batch_episodes, s.seed), s.textual
         with open_player(read_policy(sampler, None), decoding, self.out / "sampler") as player:

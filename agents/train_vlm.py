@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.journal import replace_text
 from agents.run_settings import Settings, UsageError, parse
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
 
@@ -45,9 +44,9 @@ class Run:
         try:
             (self.out / "trajectories").mkdir(parents=True, exist_ok=True)
             if not (self.out / "config.json").exists():
-                replace_text(self.out / "config.json", json.dumps(self._resolved(), indent=2))
+                _write(self.out / "config.json", json.dumps(self._resolved(), indent=2))
             logged = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
-            replace_text(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
+            _write(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
 
@@ -138,12 +137,13 @@ class Run:
             except ValueError as error:
                 raise UsageError(str(error)) from None
         if is_demonstrations(s.sft_data):
-            return load_jsonl(s.sft_data)
-        made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
+            made = load_jsonl(s.sft_data)
+        else:
+            made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
         problems = [trajectory.error for trajectory in made if trajectory.error is not None]
         if problems:
             listed = self.out / "trajectories" / "damaged.txt"
-            replace_text(listed, "".join(f"{problem}\n" for problem in problems))
+            _write(listed, "".join(f"{problem}\n" for problem in problems))
             print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
         if len(problems) == len(made):
             raise UsageError(f"no record of {s.sft_data} can be used, see {listed}")
@@ -257,9 +257,15 @@ class Run:
             facts["demonstrations"] = ", ".join(f"{number} {kind}" for kind, number in kinds(made).items())
             facts["demonstrations"] += f", {sum(t.error is not None for t in made)} damaged" if s.sft_data else ""
         text = markdown(evaluations, command=config["command"], facts=facts)
-        replace_text(self.out / "report.md", text)
+        _write(self.out / "report.md", text)
         print(text.partition("## RaPR")[0].partition("## Score")[2].partition("\n")[2].strip())
         print(f"report: {self.out / 'report.md'}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    path.with_name(f"{path.name}.part").write_text(text, encoding="utf-8")
+    path.with_name(f"{path.name}.part").replace(path)
 
 
 def _machine() -> dict[str, Any]:

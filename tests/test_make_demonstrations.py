@@ -300,7 +300,7 @@ def test_plain_images_become_questions_and_these_demonstrations(make: Make, tmp_
     assert {list(IMAGES)[k]: reason for k, reason in asked.items()} == {
         name: reason for name, (_, reason) in IMAGES.items() if name != "a"
     }
-    made = load_tasks("jsonl", tmp_path / "out" / "questions.jsonl")
+    made = load_tasks("jsonl", tmp_path / "out" / "questions-0" / "questions.jsonl")
     by_question = {made[k].choices: made[k] for k in range(len(made))}
     assert by_question["1", "2", "3", "4"].answers == ("3",)
     task = by_question["a loaf", "a cat", "a fish", "a tree"]
