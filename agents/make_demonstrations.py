@@ -6,8 +6,8 @@
     python agents/train_vlm.py --preset standard --sft-data runs/demonstrations-.../demonstrations.jsonl
 
 Leaves demonstrations.jsonl (trajectories), records.jsonl (what became of every seed, and why), report.md and
-report.json in its folder, and questions-N/ for the N-th of --tasks if it is plain images. Seeds are written as they are finished and replies as they arrive: after a stop or a kill the
-same command with --out goes on and asks nothing twice.
+report.json in its folder, and questions-N/ for the N-th of --tasks if it is plain images. Seeds are written as they are
+finished and replies as they arrive: after a stop or a kill the same command with --out goes on and asks nothing twice.
 """
 
 import asyncio

@@ -356,6 +356,22 @@ def test_after_a_kill_nothing_is_asked_twice(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_stop_says_how_to_go_on(tmp_path: Path) -> None:
+    tasks, child = seeds(tmp_path, [{"question": "What?"}]), list[subprocess.Popen[bytes]]()
+
+    def answer(number: int, body: dict[str, Any]) -> Answer:
+        child[0].send_signal(signal.SIGINT)
+        return Answer(b"", how="hang")
+
+    with serving(answer) as server:
+        command = [sys.executable, "agents/make_demonstrations.py", "--tasks", tasks, "--preset", "micro"]
+        command += ["--teacher", f"tiny@{server.url}", "--out", str(tmp_path / "out")]
+        child.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE))
+        said = child[0].communicate(timeout=120)[1].decode()
+    assert child[0].returncode == 130 and said.endswith(f"go on with the same command and --out {tmp_path / 'out'}\n")
+    assert "Traceback" not in said
+
+
 def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
     tasks = seeds(tmp_path, [{"question": f"What of {k}?"} for k in range(8)])
     with serving(ScriptedTeacher({})) as server:
