@@ -2,7 +2,8 @@
 
 After the recipe of Pixel Reasoner (arXiv 2505.15966, section 3 and Table 2): look at the whole, announce an operation,
 call it, say what came back, answer. Some trajectories begin with a mistake and recover. Where the paper asks GPT-4o
-what a crop shows, here geometry says it. Mistakes are played but not trained: `Turn.trained` is False on them.
+what a crop shows, here geometry says it; `agents.taught` asks a teacher, `agents.textual` samples textual ones from a
+policy. Mistakes are played but not trained: `Turn.trained` is False on them.
 """
 
 import dataclasses
@@ -13,8 +14,8 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from agents.expert import Expert, UnsuitedError
-from pixel_env.rollout import Episode, Policy, rollout
+from agents.expert import Expert, Remarks, UnsuitedError
+from pixel_env.rollout import Episode
 from pixel_env.tasks import TaskSet
 from pixel_env.trajectory import Trajectory
 
@@ -37,7 +38,9 @@ MOST_TRIES = 1000
 """Tasks in a row of which no demonstration could be made: then there is probably none that would do."""
 
 
-def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str) -> Trajectory:
+def demonstrate(
+    task: int | str, env: gym.Env[Any, str], rng: np.random.Generator, kind: str, remarks: Remarks | None = None
+) -> Trajectory:
     """Play one demonstration.
 
     Args:
@@ -45,6 +48,7 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
         env: where it is played.
         rng: draws boxes, frames and wording.
         kind: a key of `LOOKS`; "reselect" is for videos, those with "crop" or "zoom" are for images.
+        remarks: what a teacher says of the task, see `agents.expert.Remarks`.
 
     Returns:
         A trajectory of that kind with a right answer; `trained` is False on turns with a deliberate mistake.
@@ -58,8 +62,8 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
     episode.reset(task, seed=int(rng.integers(2**31)))
     if episode.error is not None:
         raise UnsuitedError(episode.error)
-    expert = Expert(env, rng)
-    _check_suited(expert, kind)
+    expert = Expert(env, rng, remarks)
+    check_suited(expert, kind)
     for aim in LOOKS[kind]:
         episode.step(expert.look(aim))
     episode.step(expert.answer())
@@ -70,7 +74,7 @@ def demonstrate(task: int | str, env: gym.Env[Any, str], rng: np.random.Generato
     return dataclasses.replace(trajectory, turns=tuple(turns))
 
 
-def _check_suited(expert: Expert, kind: str) -> None:
+def check_suited(expert: Expert, kind: str) -> None:
     """Raise UnsuitedError where the medium, the answers, the cue or the turns do not allow the kind."""
     cue, turns = expert.task.cue, len(LOOKS[kind]) + 1
     if turns > expert.env.view_settings.max_turns:
@@ -94,7 +98,6 @@ def demonstrations(
     textual_share: float = TEXTUAL_SHARE,
     image_mix: Mapping[str, float] = IMAGE_MIX,
     video_mix: Mapping[str, float] = VIDEO_MIX,
-    sampler: Policy | None = None,
     progress: bool = True,
     **env_kwargs: Any,
 ) -> list[Trajectory]:
@@ -107,8 +110,6 @@ def demonstrations(
         textual_share: share of answers without operations, asked of tasks that need none where there are any.
         image_mix: kinds of the others for images, with their shares.
         video_mix: the same for videos.
-        sampler: the policy whose own direct and right answers are taken as textual ones, as in the paper; those that it
-            does not give come from templates.
         progress: show a progress bar.
         **env_kwargs: for `gymnasium.make`.
 
@@ -120,10 +121,8 @@ def demonstrations(
     tasks: TaskSet = env.unwrapped.tasks  # type: ignore[attr-defined]
     textual = round(count * textual_share)
     made: list[Trajectory] = []
-    if sampler is not None and textual:
-        made = _sampled(sampler, env_id, tasks, textual, rng, progress, env_kwargs)
     tries, problem = 0, "the task needs no operation"
-    with tqdm(total=count, initial=len(made), desc="demonstrations", disable=not progress) as bar:
+    with tqdm(total=count, desc="demonstrations", disable=not progress) as bar:
         while len(made) < count:
             if tries == MOST_TRIES:
                 raise ValueError(
@@ -155,26 +154,6 @@ def _easy_task(tasks: TaskSet, rng: np.random.Generator) -> int:
         if tasks[index].needs_operation is False:
             break
     return int(index)
-
-
-def _sampled(
-    sampler: Policy,
-    env_id: str,
-    tasks: TaskSet,
-    count: int,
-    rng: np.random.Generator,
-    progress: bool,
-    env_kwargs: dict[str, Any],
-) -> list[Trajectory]:
-    """Return at most `count` right answers that a policy gives at once, out of four times as many tries."""
-    accepted: list[Trajectory] = []
-    for _ in range(4):
-        asked = [_easy_task(tasks, rng) for _ in range(count)]
-        played = rollout(sampler, env_id, asked, seed=int(rng.integers(2**31)), progress=progress, **env_kwargs)
-        accepted += [t for t in played if t.error is None and t.correct and len(t.turns) == 1]
-        if len(accepted) >= count:
-            break
-    return [dataclasses.replace(trajectory, kind="textual") for trajectory in accepted[:count]]
 
 
 def kinds(trajectories: Sequence[Trajectory]) -> dict[str, int]:

@@ -1,10 +1,13 @@
 """The expert of the demonstrations: where it looks, right or deliberately wrong, and what it says.
 
-It knows the cue of the task, and of drawn sources the list of everything in them, so its remarks are exact.
+It knows the cue of the task, and of drawn sources the list of everything in them, so its remarks are exact. Of others
+it says what a teacher has told it, if one has.
 """
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -52,6 +55,21 @@ _RIGHT_VIDEO_UNKNOWN = ("The frames show {target}.",)
 _WRONG_VIDEO = ("{Target} is not in frame {frame}.", "Frame {frame} does not show {target}.")
 _TEXTUAL = ("Image 1 is enough.", "It is visible in image 1.")
 _TEXTUAL_VIDEO = ("The frames are enough.", "It is visible in the frames.")
+# Told by a teacher, for models that know English.
+_TOLD = ("I will zoom in on {target}.", "Let me zoom in to look at {target}.", "I need to look closer at {target}.")
+_TOLD_VIDEO = ("I will select {frames} to look at {target}.", "Let me look closer at {frames} to see {target}.")
+_TOLD_WRONG = (
+    "Image {image} does not show {target}. I looked in the wrong place.",
+    "{Target} is not in image {image}, so that crop does not help.",
+)
+_TOLD_WRONG_VIDEO = (
+    "I cannot see {target} in {frames}.",
+    "{Frames}: no sign of {target}, so this was the wrong moment.",
+)
+_TOLD_LARGE = (
+    "Image {image} shows {target}, but it is still too small to make out.",
+    "That crop is too large: {target} is in it, and hardly larger than before.",
+)
 _FINAL = ("{box}", "The answer is {box}")
 
 
@@ -59,11 +77,41 @@ class UnsuitedError(ValueError):
     """The task does not allow a demonstration of the wanted kind."""
 
 
+@dataclass(frozen=True)
+class Remarks:
+    """What a teacher says of a task, where geometry has nothing to say.
+
+    Attributes:
+        target: What is looked for, as it goes into a sentence: "the sign above the door".
+        whole: About the first view.
+        closer: About what `look` shows.
+        look: The right operation, on what is shown first: the one that `closer` is about.
+    """
+
+    target: str
+    whole: str
+    closer: str
+    look: CropImage | SelectFrames
+
+
 class Expert:
     """Speaks and calls in one episode; knows the cue."""
 
-    def __init__(self, env: gym.Env[Any, str], rng: np.random.Generator) -> None:
-        """Speak in the episode that `env` has just begun; `rng` draws boxes, frames and wording."""
+    def __init__(
+        self,
+        env: gym.Env[Any, str],
+        rng: np.random.Generator,
+        remarks: Remarks | None = None,
+        loosest: float = AREA[1],
+    ) -> None:
+        """Speak in the episode that `env` has just begun.
+
+        Args:
+            env: where; its task has a cue.
+            rng: draws boxes, frames and wording.
+            remarks: said and done where it looks right, in place of what geometry tells.
+            loosest: area of a right crop in areas of the cue, at most; the margin of the environment counts.
+        """
         bare = env.unwrapped
         assert isinstance(bare, PixelReasonEnv)
         self.env = bare
@@ -72,20 +120,30 @@ class Expert:
         self.source = self.task.media
         self.is_video = self.source.kind == "video"
         self.num_first = len(self.env.shown)
-        self.target, self.naming = named(self.task)
+        self.remarks, self.loosest = remarks, loosest
+        self.target, self.naming = (remarks.target, "") if remarks else named(self.task)
         self.aim = ""  # of the last look
         self.frames: tuple[int, ...] = (0,)
 
     def look(self, aim: str) -> str:
         """Write a turn with an operation: "right", "wrong" or far too "large"."""
-        remark, action = self._remark() if self.aim else "", self._frames(aim) if self.is_video else self._crop(aim)
+        told = self.remarks.whole if self.remarks else ""
+        remark, action = self._remark() if self.aim else told, self.point(aim)
         opening, announcement = (_FIRST_VIDEO, _ANNOUNCE_VIDEO) if self.is_video else (_FIRST, _ANNOUNCE)
+        if self.remarks:
+            announcement = _TOLD_VIDEO if self.is_video else _TOLD
         if isinstance(action, SelectFrames):
             self.frames = action.frames
             opening = _FIRST_FRAMES if aim == "right" else opening
         self.aim = aim
         remark = remark or f"{self.naming} {self._say(pick(self.rng, opening))}".lstrip()
         return f"{remark} {self._say(pick(self.rng, announcement))} {render(action)}"
+
+    def point(self, aim: str) -> CropImage | SelectFrames:
+        """Return the operation of a look."""
+        if aim == "right" and self.remarks:
+            return self.remarks.look
+        return self._frames(aim) if self.is_video else self._crop(aim)
 
     def answer(self) -> str:
         """Write the last turn."""
@@ -98,6 +156,10 @@ class Expert:
 
     def _remark(self) -> str:
         """Say what the last look showed."""
+        if self.remarks:
+            wrong = _TOLD_WRONG_VIDEO if self.is_video else _TOLD_WRONG
+            told = {"right": (), "wrong": wrong, "large": _TOLD_LARGE}[self.aim]
+            return self._say(pick(self.rng, told)) if told else self.remarks.closer
         said = self._facts() if self.aim == "right" else ""
         if self.is_video:
             right = _RIGHT_VIDEO if said else _RIGHT_VIDEO_UNKNOWN
@@ -118,6 +180,7 @@ class Expert:
     def _say(self, text: str, **words: str) -> str:
         numbers = [str(frame + 1) for frame in self.frames]
         words |= {"target": self.target, "image": str(len(self.env.shown)), "frame": ", ".join(numbers)}
+        words |= {"frames": _enumerated("frame", numbers)}
         words |= {name.capitalize(): word[:1].upper() + word[1:] for name, word in words.items()}
         return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), text)
 
@@ -185,7 +248,7 @@ class Expert:
             return False
         if aim == "large":
             return ratio > AREA[1] and gain < LEAST_GAIN
-        return ratio <= AREA[1] and gain >= LEAST_GAIN
+        return ratio <= self.loosest and gain >= LEAST_GAIN
 
     # --- frames ---
 
@@ -204,6 +267,12 @@ class Expert:
         number = int(self.rng.integers(1, min(most, len(others)) + 1))
         start = int(self.rng.integers(len(others) - number + 1))
         return SelectFrames(tuple(others[start : start + number]))
+
+
+def _enumerated(noun: str, names: Sequence[str]) -> str:
+    """Return "frame 2", "frames 2 and 3" or "frames 2, 3 and 4"."""
+    *others, last = names
+    return f"{noun}s {', '.join(others)} and {last}" if others else f"{noun} {last}"
 
 
 def boxed(task: Task) -> str:

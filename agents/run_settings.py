@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from agents.run_tasks import check_demonstrations, check_recorded, check_rewarded, check_tests
+from agents.run_tasks import (
+    check_demonstrations,
+    check_made_alike,
+    check_recorded,
+    check_rewarded,
+    check_tests,
+    is_demonstrations,
+    recorded_padding,
+)
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
@@ -186,7 +194,7 @@ def _add_run(group: Group) -> None:
         "--crop-padding",
         type=float,
         help="margin that the environment adds around a box, in fractions of the image shown, for a policy that points "
-        f"well and measures badly; {MARGIN} is the release's ({_derived('crop_padding')}, {MARGIN} with --sft-data)",
+        f"well and measures badly; {MARGIN} is the release's ({_derived('crop_padding')}; with --sft-data, its own)",
     )
     add(
         "--stages",
@@ -205,7 +213,11 @@ def _add_run(group: Group) -> None:
 
 def _add_data(group: Group) -> None:
     add = group.add_argument
-    add("--sft-data", metavar="PATH", help="PixelReasoner-SFT-Data: all its records are the demonstrations")
+    add(
+        "--sft-data",
+        metavar="PATH",
+        help="PixelReasoner-SFT-Data, or demonstrations.jsonl of make_demonstrations.py: all its records are used",
+    )
     add(
         "--rl-data",
         metavar="NAME:PATH",
@@ -314,7 +326,7 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     arguments = vars(parser(description).parse_args(argv))
     out, resume = arguments.pop("out"), arguments.pop("resume")
     if arguments["sft_data"] and arguments["crop_padding"] is None:
-        arguments["crop_padding"] = MARGIN
+        arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
     for name, value in DERIVED[arguments["preset"]].items():
         arguments[name] = value if arguments[name] is None else arguments[name]
     settings = _settings(arguments)
@@ -356,7 +368,9 @@ def _check(settings: Settings) -> None:
 def _check_data(settings: Settings) -> None:
     """Open the task sets on disk, which takes seconds."""
     warm, sft, rl = "warm_start" in settings.stages, settings.sft_data, settings.rl_data
-    if sft and warm:
+    if sft and warm and is_demonstrations(sft):
+        _tell("--sft-data", check_made_alike, sft, settings.env_kwargs("train"))
+    elif sft and warm:
         _tell("--sft-data", check_recorded, sft)
     if rl and "rl" in settings.stages:
         _tell("--rl-data", check_rewarded, rl)

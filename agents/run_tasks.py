@@ -1,10 +1,15 @@
 """Which tasks on disk a training run uses, and what is wrong with them. Imports no torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pixel_env.tasks import FileTasks, Task, load_tasks, tasks_from_spec
-from pixel_env.tasks.message_lists import FORMAT
+from pixel_env.tasks.message_lists import FORMAT, MARGIN
 from pixel_env.tasks.sources import DamagedMedia
+from pixel_env.trajectory import Trajectory, load_jsonl
+
+VIEWS: dict[str, Any] = {"preset": "standard", "crop_padding": 0.0, "coordinates": "pixel", "max_turns": 5}
+"""What demonstrations and the tasks of a run have to be shown with alike, and the defaults."""
 
 LOOKED_AT = 200
 """Tasks of a set, spread evenly, that are looked at to tell whether it has answers or cues at all."""
@@ -25,12 +30,41 @@ def evaluation_plan(specs: Sequence[str], wanted: int) -> list[tuple[str, int]]:
     return [(spec, index) for spec in specs for index in spread(len(tasks_from_spec(spec)), wanted)]
 
 
+def is_demonstrations(path: str) -> bool:
+    """Whether a file holds trajectories, as `agents/make_demonstrations.py` writes them, and not message lists."""
+    if not path.endswith(".jsonl"):
+        return False
+    try:
+        with open(path, encoding="utf-8") as lines:
+            Trajectory.from_json(lines.readline())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def recorded_padding(path: str) -> float:
+    """Return the margin around boxes that recorded demonstrations count on."""
+    if not is_demonstrations(path):
+        return MARGIN
+    with open(path, encoding="utf-8") as lines:
+        return float(Trajectory.from_json(lines.readline()).env_kwargs.get("crop_padding", VIEWS["crop_padding"]))
+
+
 def recorded_spec(path: str) -> str:
     """Return the task set that recorded demonstrations are played in, as ``"NAME:PATH"``."""
     return f"{FORMAT}:{path}"
 
 
 # --- told before a run begins; all raise ValueError, or ImportError where pyarrow is missing --------------------------
+
+
+def check_made_alike(path: str, env_kwargs: Mapping[str, Any]) -> None:
+    """Check that demonstrations were made with the views that a run shows: warm start and RL read the same prompts."""
+    for trajectory in load_jsonl(path):
+        theirs, ours = ({**VIEWS, **kwargs} for kwargs in (trajectory.env_kwargs, env_kwargs))
+        if other := [name for name in VIEWS if theirs[name] != ours[name]]:
+            listed = ", ".join(f"{name} {theirs[name]} and not {ours[name]}" for name in other)
+            raise ValueError(f"expected demonstrations made as this run shows its tasks, got {listed}")
 
 
 def check_recorded(path: str) -> None:

@@ -5,6 +5,7 @@ by construction and not by position. Differs from the release, which trains the 
 whatever they hold. Prompts are made by the same encoder as in RL and evaluation.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,11 +73,11 @@ class Examples:
         cached_bytes: int = CACHED_BYTES,
         progress: bool = True,
     ) -> None:
-        """Encode `trajectories`, which were all played in environments made alike (or like `env`)."""
+        """Encode `trajectories`, each played again in an environment made as its own was, or all of them in `env`."""
         if not trajectories:
             raise ValueError("expected at least one trajectory to train on, got none")
         self._encoder, self._trajectories = encoder, trajectories
-        self._env = gym.make(trajectories[0].env_id, **trajectories[0].env_kwargs) if env is None else env
+        self._env, self._made = env, dict[str, gym.Env[Any, str]]()
         self._cache: dict[int, Tokens] = {}
         self.lengths: list[int] = []
         for index in tqdm(range(len(trajectories)), desc="encoding", unit="example", disable=not progress):
@@ -94,7 +95,14 @@ class Examples:
 
     def _encode(self, index: int) -> Tokens:
         trajectory = self._trajectories[index]
-        return to_example(self._encoder, trajectory, observations(trajectory, self._env))
+        return to_example(self._encoder, trajectory, observations(trajectory, self._env or self._made_for(trajectory)))
+
+    def _made_for(self, trajectory: Trajectory) -> gym.Env[Any, str]:
+        """Return an environment like that of a trajectory; there is one for each task set."""
+        made_like = json.dumps([trajectory.env_id, trajectory.env_kwargs], sort_keys=True)
+        if made_like not in self._made:
+            self._made[made_like] = gym.make(trajectory.env_id, **trajectory.env_kwargs)
+        return self._made[made_like]
 
 
 def collate(examples: Sequence[Tokens], encoder: ChatEncoder) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.run_settings import Settings, UsageError, parse
-from agents.run_tasks import evaluation_plan, recorded_spec
+from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
     from transformers import TrainerCallback
@@ -128,6 +128,7 @@ class Run:
 
         from agents.demonstrations import demonstrations
         from agents.sft_data import recorded
+        from pixel_env.trajectory import load_jsonl
 
         s = self.settings
         if s.sft_data is None:
@@ -135,7 +136,10 @@ class Run:
                 return demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **self._train_kwargs())
             except ValueError as error:
                 raise UsageError(str(error)) from None
-        made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
+        if is_demonstrations(s.sft_data):
+            made = load_jsonl(s.sft_data)
+        else:
+            made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
         problems = [trajectory.error for trajectory in made if trajectory.error is not None]
         if problems:
             listed = self.out / "trajectories" / "damaged.txt"

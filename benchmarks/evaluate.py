@@ -23,12 +23,13 @@ import gymnasium as gym
 import numpy as np
 
 import pixel_env  # noqa: F401  (registers the ids)
+from agents.journal import append, complete_lines
+from agents.players import ENV_ID, Player, open_player
 from agents.run_settings import UsageError
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.measures import block, fingerprint, prompt_version, visual_tokens
-from benchmarks.players import ENV_ID, Player, open_player
 from benchmarks.provenance import provenance
-from benchmarks.result_file import Costs, append, complete_lines, read_costs
+from benchmarks.result_file import Costs, read_costs
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
 from pixel_env.rollout import Episode, Planned
@@ -137,7 +138,7 @@ class Run:
         """Play what is missing, then write and return the result."""
         parts = [open_part(self.settings, tasks) for tasks in self.settings.tasks]
         self.prepare()
-        with open_player(self.settings, self.out) as player:
+        with open_player(self.settings.spec(), self.settings.decoding(), self.out) as player:
             for part in parts:
                 self.play(player, part)
             facts = player.facts()

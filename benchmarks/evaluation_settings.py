@@ -1,14 +1,15 @@
 """What an evaluation depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.players import SCRIPTED, Decoding, PolicySpec, read_policy
 from agents.run_settings import Parser, UsageError
-from benchmarks.players import SCRIPTED, PolicySpec, read_policy
 from pixel_env.counterfactual import COUNTERFACTUALS
 from pixel_env.prompts import COORDINATES, OPERATIONS
 from pixel_env.protocols import PROTOCOLS
@@ -52,6 +53,11 @@ class Settings:
     def spec(self) -> PolicySpec:
         """Return which policy is meant."""
         return read_policy(self.policy, self.base_url)
+
+    def decoding(self) -> Decoding:
+        """Return how it is to write its turns."""
+        names = [field.name for field in dataclasses.fields(Decoding)]
+        return Decoding(**{name: getattr(self, name) for name in names})
 
     def env_kwargs(self, tasks: str) -> dict[str, Any]:
         """Return the keyword arguments of the environment for one entry of `tasks`."""

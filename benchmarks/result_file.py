@@ -47,19 +47,6 @@ class Evaluation:
         return f"{self.result['policy']} ({folder})"
 
 
-def append(path: Path, line: str) -> None:
-    """Append one line; a kill leaves it whole, or cut short without its end."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def complete_lines(path: Path) -> None:
-    """Drop a last line that a kill cut short; make the file if there is none."""
-    text = path.read_bytes() if path.exists() else b""
-    if not path.exists() or not text.endswith(b"\n"):
-        path.write_bytes(text[: text.rfind(b"\n") + 1])
-
-
 def read_costs(path: Path) -> dict[tuple[str, int | None], Costs]:
     """Read a file of costs; of an episode that was played twice because of a kill, the later line counts."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -33,8 +33,13 @@ def only_number(text: str) -> Decimal | None:
     >>> only_number("There are twenty-one dogs"), only_number("1,200"), only_number("3 or 4")
     (Decimal('21'), Decimal('1200'), None)
     """
-    found = {_to_decimal(token) for token in _NUMBER.findall(text.replace("\u2212", "-").lower())}
+    found = numbers_in(text)
     return found.pop() if len(found) == 1 else None
+
+
+def numbers_in(text: str) -> set[Decimal]:
+    """Return every number that a text names, in digits or as a word from zero to ninety-nine."""
+    return {_to_decimal(token) for token in _NUMBER.findall(text.replace("\u2212", "-").lower())}
 
 
 def _to_decimal(token: str) -> Decimal:

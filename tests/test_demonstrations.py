@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +16,6 @@ from pixel_env.actions import CropImage, SelectFrames, parse
 from pixel_env.grading import grade
 from pixel_env.media import Box
 from pixel_env.operations import View
-from pixel_env.rollout import Conversation
 from pixel_env.tasks import Cue, ProceduralTasks
 from pixel_env.trajectory import Trajectory, replay
 
@@ -221,24 +219,6 @@ def test_wording_varies_and_the_seed_decides() -> None:
 def test_textual_ones_prefer_tasks_that_need_no_operation(made: list[Trajectory]) -> None:
     assert {t.needs_operation for t in made if t.kind == "textual"} == {False}
     assert {t.needs_operation for t in made if t.kind != "textual"} == {True}
-
-
-class Sampler:
-    """Knows the answer of every second task and looks at the others."""
-
-    def act(self, conversations: Sequence[Conversation]) -> list[str]:
-        return [self.turn(conversation.task_id) for conversation in conversations]
-
-    def turn(self, task_id: str) -> str:
-        index = TASKS.index(task_id)
-        return f"My own words. \\boxed{{{boxed(TASKS[index])}}}" if index % 2 else "crop_image([0, 0, 28, 28])"
-
-
-def test_a_sampler_gives_the_textual_ones() -> None:
-    made = demonstrations("PixelReason-Mixed-v0", 15, seed=0, sampler=Sampler(), progress=False, **MICRO)
-    textual = [t for t in made if t.kind == "textual"]
-    assert len(textual) == 4
-    assert all(t.turns[0].action.startswith("My own words.") and t.turns[0].trained and t.correct for t in textual)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import layouts
 import pytest
 from chat_server import completion, serving
 
-from benchmarks import evaluate, players
+from agents import players
+from benchmarks import evaluate
 from benchmarks.measures import fingerprint
 from pixel_env.rollout import Conversation
 from pixel_env.trajectory import load_jsonl, replay

@@ -16,10 +16,11 @@ from layouts import message, mvbench, pixelreasoner_rows, pixelreasoner_sft, tal
 from tiny_vlm import model, processor
 
 from agents import micro
+from agents.demonstrations import demonstrations
 from agents.report import read_metrics
 from agents.run_settings import Settings, UsageError, parse
 from agents.train_vlm import main
-from pixel_env.trajectory import load_jsonl
+from pixel_env.trajectory import load_jsonl, save_jsonl
 
 # TRL 1.16 still calls transformers' activation checkpointing by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
@@ -184,6 +185,19 @@ def test_demonstrations_of_a_task_set_with_cues(weights: str, tmp_path: Path) ->
     assert main([*SMALL, *given, "--model", weights, "--out", str(tmp_path / "run")]) == 0
     made = load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl")
     assert len(made) == 4 and {t.suite for t in made} == {"jsonl"} and all(t.correct for t in made)
+
+
+def test_demonstrations_that_were_made_before(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = demonstrations("PixelReason-Mixed-v0", 4, preset="micro", crop_padding=0.07, progress=False)
+    save_jsonl(tmp_path / "demonstrations.jsonl", made)
+    given = ["--sft-data", str(tmp_path / "demonstrations.jsonl"), "--stages", "warm_start", "--model", weights]
+    assert main([*SMALL, *given, "--crop-padding", "0", "--out", str(tmp_path / "run")]) == 2
+    assert "--sft-data: expected demonstrations made as this run shows its tasks, got crop_padding 0.07 and not 0" in (
+        capsys.readouterr().err
+    )
+    assert main([*SMALL, *given, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["crop_padding"] == 0.07
+    assert load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl") == made
 
 
 def test_mistakes_about_data_are_told_in_one_line(

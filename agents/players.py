@@ -8,15 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from agents.run_settings import UsageError
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
 from pixel_env.rollout import Keep, Planned, Policy, play
 from pixel_env.tasks import TaskSet
-
-if TYPE_CHECKING:
-    from benchmarks.evaluation_settings import Settings
 
 ENV_ID = "PixelReason-Mixed-v0"
 
@@ -42,6 +39,27 @@ class PolicySpec:
     kind: str
     name: str
     more: str = ""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a policy writes its turns; what it has no use for is without effect.
+
+    Attributes:
+        temperature: 0 for the likeliest turn.
+        max_new_tokens: Most tokens of a turn.
+        max_completion_tokens: Most tokens behind the first view.
+        batch_episodes: Episodes played at a time.
+        concurrency: Requests to an endpoint at a time.
+        coordinates: Unit of the boxes of a scripted policy.
+    """
+
+    temperature: float
+    max_new_tokens: int
+    max_completion_tokens: int
+    batch_episodes: int
+    concurrency: int = 8
+    coordinates: str = "pixel"
 
 
 def read_policy(policy: str, base_url: str | None) -> PolicySpec:
@@ -114,14 +132,14 @@ class PolicyPlayer:
 class WeightsPlayer:
     """Plays Qwen2.5-VL weights with the engine; a GPU, where there is one, computes in 16 bits."""
 
-    def __init__(self, path: str, settings: "Settings") -> None:
+    def __init__(self, path: str, decoding: Decoding) -> None:
         import torch
         import transformers
 
         from agents import micro
 
         transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
-        self._settings = settings
+        self._decoding = decoding
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
@@ -139,16 +157,16 @@ class WeightsPlayer:
         engine = Engine(
             self._model,
             ChatEncoder(self._processor),
-            max_new_tokens=self._settings.max_new_tokens,
-            max_completion_tokens=self._settings.max_completion_tokens,
-            temperature=self._settings.temperature,
+            max_new_tokens=self._decoding.max_new_tokens,
+            max_completion_tokens=self._decoding.max_completion_tokens,
+            temperature=self._decoding.temperature,
             seed=seed,
         )
-        play_vlm(engine, ENV_ID, planned, keep, batch_size=self._settings.batch_episodes, **env_kwargs)
+        play_vlm(engine, ENV_ID, planned, keep, batch_size=self._decoding.batch_episodes, **env_kwargs)
 
     def facts(self) -> dict[str, Any]:
         """Return where and how it computes."""
-        s = self._settings
+        s = self._decoding
         return {
             "temperature": s.temperature,
             "max_new_tokens": s.max_new_tokens,
@@ -168,17 +186,17 @@ class WeightsPlayer:
 class EndpointPlayer:
     """Plays the model of a server. Replies are kept in a file, so nothing is asked twice."""
 
-    def __init__(self, model: str, base_url: str, settings: "Settings", cache: Path) -> None:
+    def __init__(self, model: str, base_url: str, decoding: Decoding, cache: Path) -> None:
         from agents.api_policy import EndpointPolicy
 
-        self._settings = settings
+        self._decoding = decoding
         try:
             self._policy = EndpointPolicy(
                 model,
                 base_url=base_url,
-                temperature=settings.temperature,
-                max_new_tokens=settings.max_new_tokens,
-                concurrency=settings.concurrency,
+                temperature=decoding.temperature,
+                max_new_tokens=decoding.max_new_tokens,
+                concurrency=decoding.concurrency,
                 cache=cache,
             )
         except ValueError as error:
@@ -188,13 +206,13 @@ class EndpointPlayer:
         """Play a plan; the server samples as it likes."""
         from agents.api_policy import play_endpoint
 
-        batch = self._settings.batch_episodes
+        batch = self._decoding.batch_episodes
         play_endpoint(self._policy, ENV_ID, planned, lambda i, e, _: keep(i, e), batch_size=batch, **env_kwargs)
 
     def facts(self) -> dict[str, Any]:
         """Return how it was asked, and the tokens that this took in this run."""
         asked, reused = self._policy.asked, self._policy.reused
-        s = self._settings
+        s = self._decoding
         return {"temperature": s.temperature, "max_new_tokens": s.max_new_tokens} | {
             "asked": str(asked), "reused": str(reused)
         }  # fmt: skip
@@ -206,23 +224,22 @@ class EndpointPlayer:
         self._policy.close()
 
 
-def open_player(settings: "Settings", out: Path) -> Player:
+def open_player(spec: PolicySpec, decoding: Decoding, out: Path) -> Player:
     """Return the player of a policy; `out` is where it may keep files.
 
     Raises:
         UsageError: The policy cannot be had.
     """
-    spec = settings.spec()
     match spec.kind:
         case "scripted":
-            make, coordinates = SCRIPTED[spec.name], settings.coordinates
-            return PolicyPlayer(lambda tasks, seed: make(tasks, seed, coordinates), settings.batch_episodes)
+            make, coordinates = SCRIPTED[spec.name], decoding.coordinates
+            return PolicyPlayer(lambda tasks, seed: make(tasks, seed, coordinates), decoding.batch_episodes)
         case "endpoint":
-            return EndpointPlayer(spec.name, spec.more, settings, out / "replies.jsonl")
+            return EndpointPlayer(spec.name, spec.more, decoding, out / "replies.jsonl")
         case "object":
             policy = _imported(spec.name, spec.more)
-            return PolicyPlayer(lambda tasks, seed: policy, settings.batch_episodes)
-    return WeightsPlayer(spec.name, settings)
+            return PolicyPlayer(lambda tasks, seed: policy, decoding.batch_episodes)
+    return WeightsPlayer(spec.name, decoding)
 
 
 def _imported(module: str, name: str) -> Policy:
