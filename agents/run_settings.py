@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from agents.run_tasks import check_demonstrations, check_recorded, check_rewarded, check_tests
+from pixel_env.prompts import OPERATIONS
 from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
@@ -59,6 +60,9 @@ class Settings:
     sft_data: str | None = None
     rl_data: str | None = None
     test_data: tuple[str, ...] = ()
+    corrections: bool = True
+    operations: tuple[str, ...] = OPERATIONS
+    evaluate: Literal["all", "last"] = "all"
 
     def env_kwargs(self, split: str, tasks: str | None = None) -> dict[str, Any]:
         """Keyword arguments of the environment, for a task set ``"NAME:PATH"`` or the procedural tasks of a split."""
@@ -72,6 +76,7 @@ class Settings:
             "threshold": self.threshold,
             "limit": self.limit,
             "reward_variant": self.reward_variant,
+            "operations": list(self.operations),
         }
 
 
@@ -196,6 +201,14 @@ def _add_run(group: Group) -> None:
         metavar="STAGE",
         help="none: only evaluate (warm_start rl)",
     )
+    add(
+        "--no-operations",
+        dest="operations",
+        action="store_const",
+        const=(),
+        default=OPERATIONS,
+        help="offer no operations: a model that answers at once; not for a warm start",
+    )
     add("--seed", type=int, default=0, help="of tasks, orders and sampling (%(default)s)")
     add("--out", type=Path, help="run folder (runs/vlm-DATE-TIME)")
     add(
@@ -228,6 +241,12 @@ def _add_training(warm: Group, rl: Group) -> None:
     add("--learning-rate", type=float, help=f"peak rate ({_derived('learning_rate')})")
     add("--batch-size", type=int, help=f"trajectories a forward pass ({_derived('batch_size')})")
     add("--accumulation", type=int, help=f"forward passes an optimizer step ({_derived('accumulation')})")
+    add(
+        "--no-corrections",
+        dest="corrections",
+        action="store_false",
+        help="only demonstrations without a mistake: one look, or an answer at once",
+    )
     add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
     add = rl.add_argument
     add("--rl-steps", type=int, help=f"rounds of rollouts ({_derived('rl_steps')})")
@@ -276,6 +295,12 @@ def _add_machine(group: Group) -> None:
         type=int,
         default=128,
         help="test tasks a suite or set; before, between and after, greedy (%(default)s)",
+    )
+    add(
+        "--evaluate",
+        choices=("all", "last"),
+        default="all",
+        help="which models play them: before, between and after, or only what comes last (%(default)s)",
     )
     add("--batch-episodes", type=int, help=f"episodes played at a time in evaluations ({_derived('batch_episodes')})")
     add("--max-new-tokens", type=int, help=f"most tokens of a turn ({_derived('max_new_tokens')})")
@@ -349,6 +374,8 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"expected --crop-padding of at most 1, the whole image, got {settings.crop_padding}")
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
+    if not settings.operations and "warm_start" in settings.stages:
+        raise UsageError("expected operations in a warm start, whose demonstrations call them; drop --no-operations")
     _check_model(settings.model)
     _check_data(settings)
 

@@ -62,11 +62,12 @@ class Run:
 
     def execute(self) -> None:
         """Evaluate, train and evaluate; then write the report."""
-        model = self.settings.model
-        evaluations = {"base": self.evaluate("base", model)}
-        for stage in self.settings.stages:
-            model = self.train(stage, model)
-            evaluations[stage] = self.evaluate(stage, model)
+        model, names = self.settings.model, ("base", *self.settings.stages)
+        evaluations = {}
+        for name in names:
+            model = model if name == "base" else self.train(name, model)
+            if self.settings.evaluate == "all" or name == names[-1]:
+                evaluations[name] = self.evaluate(name, model)
         self.report(evaluations)
 
     def train(self, stage: str, start: str) -> str:
@@ -126,13 +127,20 @@ class Run:
         """Make demonstrations, or play the recorded ones and list those that cannot be used."""
         import gymnasium as gym
 
-        from agents.demonstrations import demonstrations
+        from agents.demonstrations import IMAGE_MIX, NO_CORRECTIONS, VIDEO_MIX, demonstrations
         from agents.sft_data import recorded
 
         s = self.settings
         if s.sft_data is None:
             try:
-                return demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **self._train_kwargs())
+                return demonstrations(
+                    ENV_ID,
+                    s.demonstrations,
+                    seed=s.seed,
+                    image_mix=IMAGE_MIX if s.corrections else NO_CORRECTIONS,
+                    video_mix=VIDEO_MIX if s.corrections else NO_CORRECTIONS,
+                    **self._train_kwargs(),
+                )
             except ValueError as error:
                 raise UsageError(str(error)) from None
         made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
@@ -141,8 +149,10 @@ class Run:
             listed = self.out / "trajectories" / "damaged.txt"
             _write(listed, "".join(f"{problem}\n" for problem in problems))
             print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
+        if not s.corrections:
+            made = [t for t in made if t.error is not None or t.kind in (*NO_CORRECTIONS, "textual")]
         if len(problems) == len(made):
-            raise UsageError(f"no record of {s.sft_data} can be used, see {listed}")
+            raise UsageError(f"no record of {s.sft_data} can be used, see {self.out / 'trajectories'}")
         return made
 
     def _train_kwargs(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tiny_vlm import model, processor
 from agents import micro
 from agents.report import read_metrics
 from agents.run_settings import Settings, UsageError, parse
-from agents.train_vlm import main
+from agents.train_vlm import Run, main
 from pixel_env.trajectory import load_jsonl
 
 # TRL 1.16 still calls transformers' activation checkpointing by its old name.
@@ -186,6 +187,31 @@ def test_demonstrations_of_a_task_set_with_cues(weights: str, tmp_path: Path) ->
     assert len(made) == 4 and {t.suite for t in made} == {"jsonl"} and all(t.correct for t in made)
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_demonstrations_without_corrections(weights: str, tmp_path: Path, recorded: bool) -> None:
+    given = ["--sft-data", real_data(tmp_path / "data")["sft"]] if recorded else ["--demonstrations", "40"]
+
+    def kinds(*more: str) -> set[str]:
+        settings, out, _ = parse([*SMALL, *given, *more, "--model", weights, "--out", str(tmp_path / "run")], "")
+        run = Run(settings, out)
+        run.prepare()
+        shutil.rmtree(out)
+        (out / "trajectories").mkdir(parents=True)
+        return {trajectory.kind for trajectory in run._demonstrations()}
+
+    assert kinds() > {"single", "textual", "zoom_further", "recrop_once"}
+    assert kinds("--no-corrections") - {"damaged"} == {"single", "textual"}
+
+
+def test_only_the_last_model_is_evaluated_without_operations(weights: str, tmp_path: Path) -> None:
+    given = ["--stages", "rl", "--rl-steps", "1", "--evaluate", "last", "--no-operations"]
+    assert main([*SMALL, *given, "--model", weights, "--out", str(tmp_path / "run")]) == 0
+    assert [path.name for path in (tmp_path / "run" / "trajectories").iterdir()] == ["rl.jsonl"]
+    played = load_jsonl(tmp_path / "run" / "trajectories" / "rl.jsonl")
+    assert all("crop_image" not in trajectory.instructions for trajectory in played)
+    assert "| suite | tasks | RL |" in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_mistakes_about_data_are_told_in_one_line(
     weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +252,7 @@ def test_mistakes_about_data_are_told_in_one_line(
         (["--crop-padding", "-1"], "expected --crop-padding of at least 0, got -1.0"),
         (["--crop-padding", "2"], "expected --crop-padding of at most 1, the whole image, got 2.0"),
         (["--group-size", "1"], "at least 2"),
+        (["--no-operations"], "expected operations in a warm start"),
         (["--model", "missing/folder/of/weights"], "there is no model in missing/folder/of/weights"),
         (["--model", "tests/no_such_model"], "there is no model in tests/no_such_model"),
         (["--resume", "--out", "missing"], "there is no run to resume in missing"),
