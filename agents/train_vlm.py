@@ -2,7 +2,8 @@
 
     python agents/train_vlm.py                       # the micro model that is shipped, on two cores
     python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
-    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --preset standard --gradient-checkpointing
+    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing
+    python agents/train_vlm.py --recipe paper --show        # every value of the recipe
     python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
 
 Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
@@ -44,13 +45,13 @@ class Run:
         try:
             (self.out / "trajectories").mkdir(parents=True, exist_ok=True)
             if not (self.out / "config.json").exists():
-                _write(self.out / "config.json", json.dumps(self._resolved(), indent=2))
+                _write(self.out / "config.json", json.dumps(self.resolved(), indent=2))
             logged = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
             _write(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
 
-    def _resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         """Everything that the run depends on, also what no option sets."""
         s = self.settings
         try:
@@ -294,13 +295,14 @@ def _machine() -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out = None
+    out, argv = None, sys.argv[1:] if argv is None else argv
     try:
-        settings, out, resumed = parse(
-            sys.argv[1:] if argv is None else argv, (__doc__ or "").partition("\n\nSimplified")[0]
-        )
+        settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nSimplified")[0])
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
+        if "--show" in argv:
+            print(json.dumps(run.resolved(), indent=2))
+            return 0
         run.prepare()
         print(f"{'continuing' if resumed else 'starting'} {out}")
         _quieten()

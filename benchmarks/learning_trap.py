@@ -96,7 +96,7 @@ def _over_runs(steps: Sequence[int], runs: Sequence[Sequence[float]]) -> Curve:
     columns = [[value for value in column if not math.isnan(value)] for column in zip(*runs, strict=True)]
     curve: Curve = {"step": list(steps)}
     for name, of in (("mean", fmean), ("low", min), ("high", max)):
-        curve[name] = [round(of(column), 4) if column else None for column in columns]
+        curve[name] = [round(of(column), 5) if column else None for column in columns]
     return curve
 
 

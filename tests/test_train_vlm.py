@@ -17,6 +17,7 @@ from layouts import message, mvbench, pixelreasoner_rows, pixelreasoner_sft, tal
 from tiny_vlm import model, processor
 
 from agents import micro
+from agents.recipes import RECIPES
 from agents.report import read_metrics
 from agents.run_settings import Settings, UsageError, parse
 from agents.train_vlm import Run, main
@@ -299,6 +300,30 @@ def test_what_is_not_given_follows_from_the_preset(weights: str) -> None:
     assert parse(["--model", "Qwen/Qwen2.5-VL-7B-Instruct"], "")[0].model == "Qwen/Qwen2.5-VL-7B-Instruct"
     with pytest.raises(UsageError, match="there is no run to resume"):
         parse(["--resume", "--out", "nowhere"], "")
+
+
+def test_a_recipe_is_the_preset_and_all_that_goes_with_it(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def settings(*arguments: str) -> dict[str, Any]:
+        return vars(parse(["--model", weights, *arguments], "")[0])
+
+    assert settings() == settings("--recipe", "micro") == settings("--preset", "micro")
+    assert settings("--recipe", "paper") == settings("--preset", "standard")
+    for name, recipe in RECIPES.items():
+        found = settings("--recipe", name)
+        assert {key: found[key] for key in vars(recipe)} == vars(recipe)
+    mixed = settings("--recipe", "paper", "--preset", "micro", "--alpha", "0")
+    assert (mixed["preset"], mixed["prompts"], mixed["alpha"], mixed["uniform_groups"]) == ("micro", 32, 0.0, "replay")
+    # arXiv 2505.15966v3, section 4, section 5 and appendix C.3
+    paper = RECIPES["paper"]
+    assert (paper.alpha, paper.beta, paper.threshold, paper.limit, paper.group_size) == (0.5, 0.05, 0.3, 1, 8)
+    assert (paper.batch_size * paper.accumulation, paper.prompts * paper.group_size) == (128, 256)
+    assert (paper.demonstrations, paper.learning_rate, paper.rl_learning_rate) == (7500, 1e-6, 1e-6)
+
+    out = Path("never") / "made"
+    assert main(["--model", weights, "--recipe", "paper", "--show", "--out", str(out)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["settings"] == json.loads(json.dumps(settings("--recipe", "paper")))
+    assert shown["rl"]["epsilon_high"] == 0.35 and shown["train"]["alpha"] == 0.5 and not out.exists()
 
 
 def test_the_newest_run_is_resumed(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
