@@ -1,4 +1,4 @@
-"""From the cells of an ablation that are done to its figures: a dictionary for JSON, and the same as Markdown."""
+"""From the cells of an ablation that are done to its figures."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from agents.report import read_metrics
 from benchmarks.ablation_cells import PAPERS, ROWS, Cell
 from benchmarks.failure_modes import OUTCOMES, Reading, read
-from benchmarks.learning_trap import LINES, OBSERVED, curves
+from benchmarks.learning_trap import LINES, curves
 from benchmarks.seed_bootstrap import crossed_bootstrap, differences, table
 from benchmarks.table1 import COLUMNS, QUOTED, SOURCE, STAND_INS
 from pixel_env.trajectory import load_jsonl
@@ -156,119 +156,3 @@ def _difference(found: Readings, a: str, b: str, suites: Sequence[str]) -> dict[
 def _share(flags: Any) -> float | None:
     listed = list(flags)
     return fmean(listed) if listed else None
-
-
-def markdown(figures: Mapping[str, Any], head: Sequence[str]) -> str:
-    """Write the figures of `result` as tables; `head` are lines on where they come from."""
-    rows, suites = figures["rows"], [*figures["suites"], "all"]
-    titles = [suite if suite == "all" else f"`{suite}` (after {STAND_INS[suite]})" for suite in suites]
-    parts = ["# Ablations", "", *(f"- {line}" for line in head), "", "## Score on test tasks", ""]
-    parts += [
-        "Percent, greedy, with 95% intervals over seeds and tasks; in brackets the paper's row on the benchmark that "
-        f"the suite mirrors, which is another scale ({SOURCE}).",
-        "",
-    ]
-    scores = [[row["title"], str(len(row["seeds"])), *_scores(row, suites)] for row in rows.values()]
-    parts += [_table(["recipe", "seeds", *titles], scores), "", "## Full recipe minus the others", ""]
-    ahead = figures["full_ahead"]
-    parts += [
-        "Points, paired over the seeds and tasks that both have, with 95% intervals; in brackets the difference in the "
-        f"paper, on the benchmark that the suite mirrors ({SOURCE}). The full recipe is ahead in {ahead['cells']} of "
-        f"{ahead['of']} cells of the paper's four ablations (paper: 16 of 16).",
-        "",
-    ]
-    parts += [_table(["full minus", *titles], [_compared(rows, name, suites) for name in rows if name != "full"]), ""]
-    parts += ["## RaPR on test tasks", "", "Percent: of all tasks / of those that need an operation.", ""]
-    parts += [_table(["recipe", *titles, "operations that fail"], _looking(rows, suites)), ""]
-    parts += ["## With operations minus without, same weights, same tasks", "", "Points.", ""]
-    without = figures["with_minus_without_operations"]
-    parts += [
-        _table(["recipe", *titles], [[rows[n]["title"], *_cells(d, suites, "+")] for n, d in without.items()]),
-        "",
-    ]
-    parts += ["## The first look", "", "On tasks that need an operation, episodes of all seeds that called one.", ""]
-    looks = ["found the evidence", "missed it", "failed", "missed or failed, then corrected"]
-    parts += [_table(["recipe", *looks], [[row["title"], *_first(row)] for row in rows.values()]), ""]
-    parts += ["## How answers go wrong", "", "On tasks that need an operation, episodes of all seeds, percent.", ""]
-    parts += [*(f"- {name.replace('_', ' ')}: {meaning}" for name, meaning in OUTCOMES.items()), ""]
-    kinds = [name.replace("_", " ") for name in OUTCOMES]
-    parts += [_table(["recipe", *kinds], [[row["title"], *_outcomes(row)] for row in rows.values()]), ""]
-    parts += [
-        "## The learning trap",
-        "",
-        "![curves](learning_trap.png)",
-        "",
-        f"What the paper saw ({SOURCE[:16]}):",
-        "",
-    ]
-    parts += [*(f"- {line}" for line in OBSERVED), "", "## Seconds of training", ""]
-    return "\n".join([*parts, _table(["recipe", "a seed each"], _costs(figures)), ""])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _cells(intervals: Mapping[str, Mapping[str, float] | None], suites: Sequence[str], sign: str = "") -> list[str]:
-    return [_cell(intervals[suite], sign) for suite in suites]
-
-
-def _scores(row: Mapping[str, Any], suites: Sequence[str]) -> list[str]:
-    cells, quoted = _cells(row["score"], suites), row["paper"]
-    return [f"{cell} ({quoted[suite]:.1f})" for cell, suite in zip(cells, suites, strict=True)] if quoted else cells
-
-
-def _cell(interval: Mapping[str, float] | None, sign: str = "") -> str:
-    if interval is None:
-        return "-"
-    mean, low, high = (format(100 * interval[name], f"{sign}.1f") for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
-
-
-def _compared(rows: Mapping[str, Any], name: str, suites: Sequence[str]) -> list[str]:
-    row, ours, theirs = rows[name], rows[name].get("full_minus_this"), paper(ROWS["full"].paper)
-    cells = []
-    for suite in suites:
-        cell = _cell(ours[suite], "+") if ours else "-"
-        quoted = row["paper"] and theirs and (theirs[suite], row["paper"][suite])
-        cells.append(f"{cell} ({quoted[0] - quoted[1]:+.1f})" if quoted and None not in quoted else cell)
-    return [row["title"], *cells]
-
-
-def _looking(rows: Mapping[str, Any], suites: Sequence[str]) -> list[list[str]]:
-    lines = []
-    for row in rows.values():
-        pairs = [(row["rapr"][suite]["mean"], row["rapr_needed"][suite]) for suite in suites if row["rapr"][suite]]
-        lines.append([row["title"], *(" / ".join(map(_percent, pair)) for pair in pairs)])
-        lines[-1].append(_percent(row["operation_error_rate"]))
-    quoted = paper("Pixel-Reasoner-7B: RaPR")
-    assert quoted is not None
-    return [*lines, [f"full, {SOURCE[:16]}", *(f"{quoted[suite]}" for suite in suites), "-"]]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def _first(row: Mapping[str, Any]) -> list[str]:
-    counts = row["first_look"]["all"]
-    called, wrong = sum(counts[name] for name in ("found", "missed", "failed")), counts["missed"] + counts["failed"]
-    shares = [f"{counts[name]} ({_percent(counts[name] / called)}%)" if called else "0" for name in ("found", "missed")]
-    failed = f"{counts['failed']} ({_percent(counts['failed'] / called)}%)" if called else "0"
-    return [*shares, failed, f"{counts['corrected']} of {wrong}"]
-
-
-def _outcomes(row: Mapping[str, Any]) -> list[str]:
-    counts = row["outcomes"]["all"]
-    return [_percent(count / max(1, sum(counts.values()))) for count in counts.values()]
-
-
-def _costs(figures: Mapping[str, Any]) -> list[list[str]]:
-    lines = []
-    for name, by_seed in figures["seconds"].items():
-        stages = {stage: [of[stage] for of in by_seed.values() if stage in of] for stage in ROWS[name].stages}
-        said = ", ".join(f"{stage.replace('_', ' ')} {fmean(took):.0f}" for stage, took in stages.items() if took)
-        if said:
-            lines.append([ROWS[name].title, said])
-    return lines

@@ -13,7 +13,7 @@ from test_train_vlm import SMALL
 from tiny_vlm import model, processor
 
 from agents import micro
-from benchmarks import ablations
+from benchmarks import ablation_runs, ablations
 from benchmarks.ablation_cells import PAPERS, ROWS, Cell, cells
 from benchmarks.ablation_report import first_looks, outcomes, paper
 from benchmarks.failure_modes import Reading
@@ -73,7 +73,7 @@ def test_the_cells() -> None:
         assert cell.needs is None or cell.needs in listed[:place], cell
     assert [cell.seed for cell in listed] == sorted(cell.seed for cell in listed)
     quoted = {name for name, _ in QUOTED}
-    assert all(ROWS[name].paper in quoted for name in ("base", "full", *PAPERS))
+    assert all(ROWS[name].paper in quoted for name in ("base_no_operations", "full", *PAPERS))
 
 
 def test_commands_of_cells(tmp_path: Path) -> None:
@@ -135,7 +135,10 @@ def test_the_report_of_folders_made_by_hand(
     assert written["seconds"]["full"] == {"0": {"rl": 60}, "1": {"rl": 60}}
     assert written["options"] == ["--test-tasks", "500"] and written["model"] == "micro_base"
     text = (tmp_path / "ablations.md").read_text()
-    assert "ahead in 6 of 8 cells" in text and "| full, arXiv 2505.15966 | 78.53 | 57.78 | 66.95 | 58.95 | " in text
+    assert (
+        "ahead in 6 of 8 cells" in text
+        and "| full, arXiv 2505.15966v3 | 78.53 | 57.78 | 66.95 | 58.95 | 65.55 | " in text
+    )
     line = next(line for line in text.split("## Full recipe minus")[1].splitlines() if "without curiosity" in line)
     cell = line.split(" | ")[1]
     assert cell.startswith("+25.0 [") and cell.endswith("] (+3.2)")  # 84.3 - 81.1
@@ -227,14 +230,57 @@ def test_a_real_run_that_loses_a_cell(weights: str, tmp_path: Path, capsys: pyte
     lock.close()
 
 
-def test_a_cell_that_fails_is_told(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_is_told(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The others go on, what needs it is left out, and the command says so with its exit code."""
     failing = tmp_path / "train.py"
     failing.write_text("import sys; sys.exit('no memory left')")
-    monkeypatch.setattr(ablations, "TRAIN", failing)
+    monkeypatch.setattr(ablation_runs, "TRAIN", failing)
     asked = ["--rows", "full", "--seeds", "1", "--other-seeds", "1", "--model", weights, "--out", str(tmp_path / "out")]
     plan, _ = ablations.parse(asked)
     plan.prepare(running=True)
-    assert ablations.Runner(plan).run() == [Cell("warm_start", 0), Cell("full", 0)]
+    assert ablation_runs.Runner(plan).run() == [Cell("warm_start", 0), Cell("full", 0)]
+    assert "warm_start seed 0: failed with exit code 1, see" in capsys.readouterr().out
     assert (tmp_path / "out" / "warm_start" / "seed-0.log").read_text() == "no memory left\n"
     assert not (tmp_path / "out" / "full").exists()
+
+
+NOTED = """
+import pathlib, sys, time
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+note = (out.parents[1] / "notes").open("a")
+print("begin", out.parent.name, file=note, flush=True)
+deadline = time.monotonic() + 30
+while out.parent.name == "warm_start" and time.monotonic() < deadline:  # it takes longer than the other two
+    if "end no_corrections" in (out.parents[1] / "notes").read_text():
+        break
+    time.sleep(0.01)
+(out / "warm_start" / "model").mkdir(parents=True)
+(out / "report.md").touch()
+print("end", out.parent.name, file=note, flush=True)
+"""
+
+
+def test_cells_run_beside_each_other_as_soon_as_they_can(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time; what waits for a warm start keeps nobody waiting who does not."""
+    noting = tmp_path / "train.py"
+    noting.write_text(NOTED)
+    monkeypatch.setattr(ablation_runs, "TRAIN", noting)
+    monkeypatch.setattr(ablation_runs, "POLL", 0.01)
+    asked = ["--rows", "full", "no_warm_start", "no_corrections", "--seeds", "1", "--other-seeds", "1", "--jobs", "2"]
+    plan, _ = ablations.parse([*asked, "--model", weights, "--out", str(tmp_path / "out")])
+    plan.prepare(running=True)
+    assert ablation_runs.Runner(plan).run() == [] and len(plan.done) == 4
+    notes = [line.split() for line in (tmp_path / "out" / "notes").read_text().splitlines()]
+    running, most = set[str](), 0
+    for _, row in notes:
+        running ^= {row}
+        most = max(most, len(running))
+    assert most == 2 and not running
+    order = [" ".join(note) for note in notes]
+    assert order.index("end warm_start") < order.index("begin full")
+    assert order.index("end no_corrections") < order.index("end warm_start")  # both others went by
+    assert ablation_runs.Runner(plan).run() == [] and len(notes) == 8  # nothing is left to do
