@@ -47,7 +47,7 @@ class Plan:
         return [cell for cell in self.cells if cell.state(self.out) == "done"]
 
     def prepare(self, running: bool) -> dict[str, Any]:
-        """Write down and return what the cells have in common, or check that the folder holds the same.
+        """Return what the cells have in common, checked against the folder; a run writes it down.
 
         Args:
             running: Cells will be run, at the commit of now.
@@ -58,7 +58,6 @@ class Plan:
         path = self.out / "settings.json"
         kept: dict[str, Any] = {"model": self.model, "options": list(self.options), "commits": []}
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 found = json.loads(path.read_text(encoding="utf-8"))
                 for name in ("model", "options"):
@@ -69,7 +68,8 @@ class Plan:
                 kept = found
             if running:
                 kept["commits"] = list(dict.fromkeys([*kept["commits"], commit()]))
-            path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                self.out.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             return kept
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None

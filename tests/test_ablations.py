@@ -198,6 +198,7 @@ def test_mistakes_are_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert ablations.main([*arguments, "--model", weights]) == 2
     error = capsys.readouterr().err
+    assert not Path("nothing").exists()  # a look at nothing settles nothing
     assert error.startswith("ablations.py: error: ") and expected in error and error.count("\n") == 1
 
 
