@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from agents.recipes import RECIPES, by_recipe, complete
 from agents.run_tasks import (
     check_demonstrations,
     check_made_alike,
@@ -17,7 +18,8 @@ from agents.run_tasks import (
     is_demonstrations,
     recorded_padding,
 )
-from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, VARIANTS
+from pixel_env.prompts import OPERATIONS
+from pixel_env.rewards import VARIANTS
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
 from pixel_env.tasks.message_lists import MARGIN
@@ -67,6 +69,9 @@ class Settings:
     sft_data: str | None = None
     rl_data: str | None = None
     test_data: tuple[str, ...] = ()
+    corrections: bool = True
+    operations: tuple[str, ...] = OPERATIONS
+    evaluate: Literal["all", "last"] = "all"
 
     def env_kwargs(self, split: str, tasks: str | None = None) -> dict[str, Any]:
         """Keyword arguments of the environment, for a task set ``"NAME:PATH"`` or the procedural tasks of a split."""
@@ -80,6 +85,7 @@ class Settings:
             "threshold": self.threshold,
             "limit": self.limit,
             "reward_variant": self.reward_variant,
+            "operations": list(self.operations),
         }
 
 
@@ -93,47 +99,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise, so that all mistakes leave by the same door."""
         raise UsageError(f"{message} (--help lists all options)")
-
-
-DERIVED: dict[str, dict[str, Any]] = {
-    "micro": {
-        "crop_padding": 0.04,
-        "demonstrations": 3200,
-        "epochs": 1,
-        "learning_rate": 5e-4,
-        "batch_size": 16,
-        "accumulation": 1,
-        "rl_steps": 45,
-        "prompts": 16,
-        "rl_learning_rate": 1e-4,
-        "schedule": "linear",
-        "rl_batch_size": 16,
-        "temperature": 0.7,
-        "scale_rewards": "batch",
-        "batch_episodes": 128,
-        "max_new_tokens": 160,
-        "max_completion_tokens": 1024,
-    },
-    "standard": {
-        "crop_padding": 0.0,
-        "demonstrations": 7500,
-        "epochs": 2,
-        "learning_rate": 1e-6,
-        "batch_size": 1,
-        "accumulation": 128,
-        "rl_steps": 500,
-        "prompts": 32,
-        "rl_learning_rate": 1e-6,
-        "schedule": "cosine",
-        "rl_batch_size": 1,
-        "temperature": 1.0,
-        "scale_rewards": "group",
-        "batch_episodes": 16,
-        "max_new_tokens": 1024,
-        "max_completion_tokens": 10_000,
-    },
-}
-"""What follows from the preset unless it is given: for micro what fits the time of two cores, else the paper's."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -185,16 +150,22 @@ def _add_run(group: Group) -> None:
         help="difficulties from 1 to 3, mixed (1 2)",
     )
     add(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="where all values come from that are not given: micro, for the micro model, or paper, the constants of "
+        "the paper and its appendix, for real ones (the one of the preset)",
+    )
+    add("--show", action="store_true", help="print everything that the run would depend on, and do nothing")
+    add(
         "--preset",
         choices=tuple(PRESETS),
-        default="micro",
-        help="size of the pictures: micro for the micro model, standard for real ones (%(default)s)",
+        help=f"size of the pictures, for the micro model and for real ones ({by_recipe('preset')})",
     )
     add(
         "--crop-padding",
         type=float,
         help="margin that the environment adds around a box, in fractions of the image shown, for a policy that points "
-        f"well and measures badly; {MARGIN} is the release's ({_derived('crop_padding')}; with --sft-data, its own)",
+        f"well and measures badly; {MARGIN} is the release's ({by_recipe('crop_padding')}; with --sft-data, its own)",
     )
     add(
         "--stages",
@@ -203,6 +174,14 @@ def _add_run(group: Group) -> None:
         default=STAGES,
         metavar="STAGE",
         help="none: only evaluate (warm_start rl)",
+    )
+    add(
+        "--no-operations",
+        dest="operations",
+        action="store_const",
+        const=(),
+        default=OPERATIONS,
+        help="offer no operations: a model that answers at once; not for a warm start",
     )
     add("--seed", type=int, default=0, help="of tasks, orders and sampling (%(default)s)")
     add("--out", type=Path, help="run folder (runs/vlm-DATE-TIME)")
@@ -235,44 +214,50 @@ def _add_data(group: Group) -> None:
 
 def _add_training(warm: Group, rl: Group) -> None:
     add = warm.add_argument
-    add("--demonstrations", type=int, help=f"expert trajectories ({_derived('demonstrations')})")
-    add("--epochs", type=int, help=f"passes over them ({_derived('epochs')})")
-    add("--learning-rate", type=float, help=f"peak rate ({_derived('learning_rate')})")
-    add("--batch-size", type=int, help=f"trajectories a forward pass ({_derived('batch_size')})")
-    add("--accumulation", type=int, help=f"forward passes an optimizer step ({_derived('accumulation')})")
+    add("--demonstrations", type=int, help=f"expert trajectories ({by_recipe('demonstrations')})")
+    add("--epochs", type=int, help=f"passes over them ({by_recipe('epochs')})")
+    add("--learning-rate", type=float, help=f"peak rate ({by_recipe('learning_rate')})")
+    add("--batch-size", type=int, help=f"trajectories a forward pass ({by_recipe('batch_size')})")
+    add("--accumulation", type=int, help=f"forward passes an optimizer step ({by_recipe('accumulation')})")
+    add(
+        "--no-corrections",
+        dest="corrections",
+        action="store_false",
+        help="only demonstrations without a mistake: one look, or an answer at once",
+    )
     add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
     add = rl.add_argument
-    add("--rl-steps", type=int, help=f"rounds of rollouts ({_derived('rl_steps')})")
-    add("--prompts", type=int, help=f"tasks a round ({_derived('prompts')})")
-    add("--group-size", type=int, default=8, help="G, rollouts a task (%(default)s)")
-    add("--rl-learning-rate", type=float, help=f"learning rate ({_derived('rl_learning_rate')})")
+    add("--rl-steps", type=int, help=f"rounds of rollouts ({by_recipe('rl_steps')})")
+    add("--prompts", type=int, help=f"tasks a round ({by_recipe('prompts')})")
+    add("--group-size", type=int, help=f"G, rollouts a task ({by_recipe('group_size')})")
+    add("--rl-learning-rate", type=float, help=f"learning rate ({by_recipe('rl_learning_rate')})")
     schedules = ("constant", "linear", "cosine")
-    add("--schedule", choices=schedules, help=f"course of the rate: constant, or falling ({_derived('schedule')})")
-    add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({_derived('rl_batch_size')})")
-    add("--temperature", type=float, help=f"of the rollouts ({_derived('temperature')})")
+    add("--schedule", choices=schedules, help=f"course of the rate: constant, or falling ({by_recipe('schedule')})")
+    add("--rl-batch-size", type=int, help=f"rollouts a forward pass ({by_recipe('rl_batch_size')})")
+    add("--temperature", type=float, help=f"of the rollouts ({by_recipe('temperature')})")
     add(
         "--scale-rewards",
         choices=("group", "batch", "none"),
         help="advantages are divided by the standard deviation of their group, as in GRPO, of all rollouts of a round, "
         "or by nothing; by that of a group, where nothing is answered right the penalty weighs as much as answers "
-        f"elsewhere ({_derived('scale_rewards')})",
+        f"elsewhere ({by_recipe('scale_rewards')})",
     )
     add(
         "--uniform-groups",
         choices=("keep", "drop", "replay"),
-        default="keep",
         help="rollouts of groups whose rewards are all equal teach nothing: keep them in the mean, drop them from it, "
-        "or put others of the round in their place, drawn by |advantage|: selective sample replay (%(default)s)",
+        "or put others of the round in their place, drawn by |advantage|: selective sample replay "
+        f"({by_recipe('uniform_groups')})",
     )
-    add("--kl", type=float, default=0.0, help="weight of the divergence from the policy at the start (%(default)s)")
+    add("--kl", type=float, help=f"weight of the divergence from the policy at the start ({by_recipe('kl')})")
 
 
 def _add_reward(group: Group) -> None:
     add = group.add_argument
-    add("--alpha", type=float, default=ALPHA, help="weight of the curiosity bonus; 0 switches it off (%(default)s)")
-    add("--beta", type=float, default=BETA, help="price of an operation beyond --limit (%(default)s)")
-    add("--threshold", type=float, default=THRESHOLD, help="H, the wanted rate of pixel-space reasoning (%(default)s)")
-    add("--limit", type=int, default=LIMIT, help="N, operations that are free (%(default)s)")
+    add("--alpha", type=float, help=f"weight of the curiosity bonus; 0 switches it off ({by_recipe('alpha')})")
+    add("--beta", type=float, help=f"price of an operation beyond --limit ({by_recipe('beta')})")
+    add("--threshold", type=float, help=f"H, the wanted rate of pixel-space reasoning ({by_recipe('threshold')})")
+    add("--limit", type=int, help=f"N, operations that are free ({by_recipe('limit')})")
     add(
         "--reward-variant",
         choices=VARIANTS,
@@ -289,12 +274,18 @@ def _add_machine(group: Group) -> None:
         default=128,
         help="test tasks a suite or set; before, between and after, greedy (%(default)s)",
     )
-    add("--batch-episodes", type=int, help=f"episodes played at a time in evaluations ({_derived('batch_episodes')})")
-    add("--max-new-tokens", type=int, help=f"most tokens of a turn ({_derived('max_new_tokens')})")
+    add(
+        "--evaluate",
+        choices=("all", "last"),
+        default="all",
+        help="which models play them: before, between and after, or only what comes last (%(default)s)",
+    )
+    add("--batch-episodes", type=int, help=f"episodes played at a time in evaluations ({by_recipe('batch_episodes')})")
+    add("--max-new-tokens", type=int, help=f"most tokens of a turn ({by_recipe('max_new_tokens')})")
     add(
         "--max-completion-tokens",
         type=int,
-        help=f"most tokens behind a prompt, operation results included ({_derived('max_completion_tokens')})",
+        help=f"most tokens behind a prompt, operation results included ({by_recipe('max_completion_tokens')})",
     )
     add(
         "--save-steps",
@@ -303,11 +294,6 @@ def _add_machine(group: Group) -> None:
         help="optimizer steps between checkpoints: what a kill can cost (%(default)s)",
     )
     add("--gradient-checkpointing", action="store_true", help="save memory, spend time")
-
-
-def _derived(name: str) -> str:
-    found = {preset: values[name] for preset, values in DERIVED.items()}
-    return ", ".join(f"{v if isinstance(v, str) else format(v, 'g')} for {preset}" for preset, v in found.items())
 
 
 AT_LEAST_ONE = (
@@ -324,12 +310,11 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
         UsageError: anything that would make the run fail later and can be seen now.
     """
     arguments = vars(parser(description).parse_args(argv))
-    out, resume = arguments.pop("out"), arguments.pop("resume")
+    out, resume, recipe = arguments.pop("out"), arguments.pop("resume"), arguments.pop("recipe")
+    arguments.pop("show")  # asked for by the caller
     if arguments["sft_data"] and arguments["crop_padding"] is None:
         arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
-    for name, value in DERIVED[arguments["preset"]].items():
-        arguments[name] = value if arguments[name] is None else arguments[name]
-    settings = _settings(arguments)
+    settings = _settings(complete(arguments, recipe))
     if resume:
         given = [word for word in argv if word.startswith("--") and not word.startswith(("--out", "--resume"))]
         if given:
@@ -361,6 +346,8 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"expected --crop-padding of at most 1, the whole image, got {settings.crop_padding}")
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
+    if not settings.operations and "warm_start" in settings.stages:
+        raise UsageError("expected operations in a warm start, whose demonstrations call them; drop --no-operations")
     _check_model(settings.model)
     _check_data(settings)
 

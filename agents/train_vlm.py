@@ -2,7 +2,8 @@
 
     python agents/train_vlm.py                       # the micro model that is shipped, on two cores
     python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
-    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --preset standard --gradient-checkpointing
+    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing
+    python agents/train_vlm.py --recipe paper --show        # every value of the recipe
     python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
 
 Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
@@ -44,13 +45,13 @@ class Run:
         try:
             (self.out / "trajectories").mkdir(parents=True, exist_ok=True)
             if not (self.out / "config.json").exists():
-                _write(self.out / "config.json", json.dumps(self._resolved(), indent=2))
+                _write(self.out / "config.json", json.dumps(self.resolved(), indent=2))
             logged = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
             _write(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
 
-    def _resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         """Everything that the run depends on, also what no option sets."""
         s = self.settings
         try:
@@ -62,11 +63,12 @@ class Run:
 
     def execute(self) -> None:
         """Evaluate, train and evaluate; then write the report."""
-        model = self.settings.model
-        evaluations = {"base": self.evaluate("base", model)}
-        for stage in self.settings.stages:
-            model = self.train(stage, model)
-            evaluations[stage] = self.evaluate(stage, model)
+        model, names = self.settings.model, ("base", *self.settings.stages)
+        evaluations = {}
+        for name in names:
+            model = model if name == "base" else self.train(name, model)
+            if self.settings.evaluate == "all" or name == names[-1]:
+                evaluations[name] = self.evaluate(name, model)
         self.report(evaluations)
 
     def train(self, stage: str, start: str) -> str:
@@ -126,14 +128,21 @@ class Run:
         """Make demonstrations, or play the recorded ones and list those that cannot be used."""
         import gymnasium as gym
 
-        from agents.demonstrations import demonstrations
+        from agents.demonstrations import IMAGE_MIX, NO_CORRECTIONS, VIDEO_MIX, demonstrations
         from agents.sft_data import recorded
         from pixel_env.trajectory import load_jsonl
 
         s = self.settings
         if s.sft_data is None:
             try:
-                return demonstrations(ENV_ID, s.demonstrations, seed=s.seed, **self._train_kwargs())
+                return demonstrations(
+                    ENV_ID,
+                    s.demonstrations,
+                    seed=s.seed,
+                    image_mix=IMAGE_MIX if s.corrections else NO_CORRECTIONS,
+                    video_mix=VIDEO_MIX if s.corrections else NO_CORRECTIONS,
+                    **self._train_kwargs(),
+                )
             except ValueError as error:
                 raise UsageError(str(error)) from None
         if is_demonstrations(s.sft_data):
@@ -145,8 +154,10 @@ class Run:
             listed = self.out / "trajectories" / "damaged.txt"
             _write(listed, "".join(f"{problem}\n" for problem in problems))
             print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
+        if not s.corrections:
+            made = [t for t in made if t.error is not None or t.kind in (*NO_CORRECTIONS, "textual")]
         if len(problems) == len(made):
-            raise UsageError(f"no record of {s.sft_data} can be used, see {listed}")
+            raise UsageError(f"no record of {s.sft_data} can be used, see {self.out / 'trajectories'}")
         return made
 
     def _train_kwargs(self) -> dict[str, Any]:
@@ -288,13 +299,14 @@ def _machine() -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out = None
+    out, argv = None, sys.argv[1:] if argv is None else argv
     try:
-        settings, out, resumed = parse(
-            sys.argv[1:] if argv is None else argv, (__doc__ or "").partition("\n\nSimplified")[0]
-        )
+        settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nSimplified")[0])
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
+        if "--show" in argv:
+            print(json.dumps(run.resolved(), indent=2))
+            return 0
         run.prepare()
         print(f"{'continuing' if resumed else 'starting'} {out}")
         _quieten()

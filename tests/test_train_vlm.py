@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from tiny_vlm import model, processor
 
 from agents import micro
 from agents.demonstrations import demonstrations
+from agents.recipes import RECIPES
 from agents.report import read_metrics
 from agents.run_settings import Settings, UsageError, parse
-from agents.train_vlm import main
+from agents.train_vlm import Run, main
 from pixel_env.trajectory import load_jsonl, save_jsonl
 
 # TRL 1.16 still calls transformers' activation checkpointing by its old name.
@@ -200,6 +202,31 @@ def test_demonstrations_that_were_made_before(weights: str, tmp_path: Path, caps
     assert load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl") == made
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_demonstrations_without_corrections(weights: str, tmp_path: Path, recorded: bool) -> None:
+    given = ["--sft-data", real_data(tmp_path / "data")["sft"]] if recorded else ["--demonstrations", "40"]
+
+    def kinds(*more: str) -> set[str]:
+        settings, out, _ = parse([*SMALL, *given, *more, "--model", weights, "--out", str(tmp_path / "run")], "")
+        run = Run(settings, out)
+        run.prepare()
+        shutil.rmtree(out)
+        (out / "trajectories").mkdir(parents=True)
+        return {trajectory.kind for trajectory in run._demonstrations()}
+
+    assert kinds() > {"single", "textual", "zoom_further", "recrop_once"}
+    assert kinds("--no-corrections") - {"damaged"} == {"single", "textual"}
+
+
+def test_only_the_last_model_is_evaluated_without_operations(weights: str, tmp_path: Path) -> None:
+    given = ["--stages", "rl", "--rl-steps", "1", "--evaluate", "last", "--no-operations"]
+    assert main([*SMALL, *given, "--model", weights, "--out", str(tmp_path / "run")]) == 0
+    assert [path.name for path in (tmp_path / "run" / "trajectories").iterdir()] == ["rl.jsonl"]
+    played = load_jsonl(tmp_path / "run" / "trajectories" / "rl.jsonl")
+    assert all("crop_image" not in trajectory.instructions for trajectory in played)
+    assert "| suite | tasks | RL |" in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_mistakes_about_data_are_told_in_one_line(
     weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +267,7 @@ def test_mistakes_about_data_are_told_in_one_line(
         (["--crop-padding", "-1"], "expected --crop-padding of at least 0, got -1.0"),
         (["--crop-padding", "2"], "expected --crop-padding of at most 1, the whole image, got 2.0"),
         (["--group-size", "1"], "at least 2"),
+        (["--no-operations"], "expected operations in a warm start"),
         (["--model", "missing/folder/of/weights"], "there is no model in missing/folder/of/weights"),
         (["--model", "tests/no_such_model"], "there is no model in tests/no_such_model"),
         (["--resume", "--out", "missing"], "there is no run to resume in missing"),
@@ -286,6 +314,30 @@ def test_what_is_not_given_follows_from_the_preset(weights: str) -> None:
     assert parse(["--model", "Qwen/Qwen2.5-VL-7B-Instruct"], "")[0].model == "Qwen/Qwen2.5-VL-7B-Instruct"
     with pytest.raises(UsageError, match="there is no run to resume"):
         parse(["--resume", "--out", "nowhere"], "")
+
+
+def test_a_recipe_is_the_preset_and_all_that_goes_with_it(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def settings(*arguments: str) -> dict[str, Any]:
+        return vars(parse(["--model", weights, *arguments], "")[0])
+
+    assert settings() == settings("--recipe", "micro") == settings("--preset", "micro")
+    assert settings("--recipe", "paper") == settings("--preset", "standard")
+    for name, recipe in RECIPES.items():
+        found = settings("--recipe", name)
+        assert {key: found[key] for key in vars(recipe)} == vars(recipe)
+    mixed = settings("--recipe", "paper", "--preset", "micro", "--alpha", "0")
+    assert (mixed["preset"], mixed["prompts"], mixed["alpha"], mixed["uniform_groups"]) == ("micro", 32, 0.0, "replay")
+    # arXiv 2505.15966v3, section 4, section 5 and appendix C.3
+    paper = RECIPES["paper"]
+    assert (paper.alpha, paper.beta, paper.threshold, paper.limit, paper.group_size) == (0.5, 0.05, 0.3, 1, 8)
+    assert (paper.batch_size * paper.accumulation, paper.prompts * paper.group_size) == (128, 256)
+    assert (paper.demonstrations, paper.learning_rate, paper.rl_learning_rate) == (7500, 1e-6, 1e-6)
+
+    out = Path("never") / "made"
+    assert main(["--model", weights, "--recipe", "paper", "--show", "--out", str(out)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["settings"] == json.loads(json.dumps(settings("--recipe", "paper")))
+    assert shown["rl"]["epsilon_high"] == 0.35 and shown["train"]["alpha"] == 0.5 and not out.exists()
 
 
 def test_the_newest_run_is_resumed(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
