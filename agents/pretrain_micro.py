@@ -41,6 +41,8 @@ FITTED_VIEWS = 2500
 """Views, and frames of clips for another half, on which the tower's last layer, or the writer, is fitted."""
 WRITER_STEPS, WRITER_RATE = 300, 2e-2
 """Of the fit of a writer to a saved base."""
+OFFSET = 2_000_000
+"""Between the lessons of two seeds: more than a run has steps."""
 STAGES = ("see", "talk", "speak")
 
 
@@ -166,7 +168,7 @@ class Pretraining:
         size = {"see": self.args.see_batch, "talk": self.args.talk_batch, "speak": self.args.batch}[stage]
 
         def submit(step: int) -> Future[Any]:
-            return workers.submit(_batch, stage, step, size, step / max(1, steps))
+            return workers.submit(_batch, stage, step + OFFSET * self.args.seed, size, step / max(1, steps))
 
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
@@ -331,13 +333,13 @@ def _prepare(processor: Any) -> None:
     _encoders.update(talk=LessonEncoder(encoder, drawn=False), speak=LessonEncoder(encoder, drawn=True))
 
 
-def _batch(stage: str, step: int, size: int, done: float) -> Any:
+def _batch(stage: str, seed: int, size: int, done: float) -> Any:
     if stage == "see":
-        return micro_batches.seeing_batch(step, size, done)
+        return micro_batches.seeing_batch(seed, size, done)
     if stage == "talk":
-        batch = micro_batches.talking_batch(step, size, done)
+        batch = micro_batches.talking_batch(seed, size, done)
     else:
-        batch = micro_batches.speaking_batch(step + 1_000_000, size, 0.2)  # not the lessons of the stage before
+        batch = micro_batches.speaking_batch(seed + OFFSET // 2, size, 0.2)  # not the lessons of the stage before
     return [_encoders[stage](lessons) for lessons in batch]
 
 
@@ -358,7 +360,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model in stage 3")
     parser.add_argument("--vision-lr", type=float, default=1e-3, help="peak rate of the vision tower in stage 3")
     parser.add_argument("--base", help="saved base to go on from with stage 3 (by default all stages, from scratch)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights and lessons; another one goes on with new lessons"
+    )
     args = parser.parse_args()
     try:
         Path(args.out).mkdir(parents=True, exist_ok=True)
