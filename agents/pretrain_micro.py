@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--talk-steps", type=int, default=4500, help="steps of stage 2: the language model alone")
     parser.add_argument("--talk-batch", type=int, default=24, help="pictures a step in stage 2")
     parser.add_argument("--talk-lr", type=float, default=2e-3, help="peak rate of stage 2")
-    parser.add_argument("--steps", type=int, default=1200, help="steps of stage 3: the whole model")
+    parser.add_argument("--steps", type=int, default=4800, help="steps of stage 3: the whole model")
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model in stage 3")
     parser.add_argument("--vision-lr", type=float, default=1e-3, help="peak rate of the vision tower in stage 3")
