@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 def provenance(packages: Sequence[str]) -> dict[str, Any]:
     """Head of a results file; `packages` are those whose versions matter."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(packages),
@@ -39,6 +40,10 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Commit of the checkout, with a plus when files differ from it."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
+    """Commit of the checkout that this file is in, with a plus when files differ from it; "unknown" without git."""
+    asked, here = ["git", "describe", "--always", "--dirty=+"], Path(__file__).parent
+    try:
+        said = subprocess.run(asked, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # no git; what was measured is worth more than its commit
+        return "unknown"
     return said.stdout.strip() or "unknown"
