@@ -25,7 +25,8 @@ import numpy as np
 import pixel_env  # noqa: F401  (registers the ids)
 from agents.run_settings import UsageError
 from benchmarks.evaluation_settings import Settings, parse
-from benchmarks.measures import block, fingerprint, prompt_version, visual_tokens
+from benchmarks.fingerprint import fingerprint
+from benchmarks.measures import block, prompt_version, visual_tokens
 from benchmarks.players import ENV_ID, Player, open_player
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, append, complete_lines, read_costs

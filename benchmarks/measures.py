@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -13,28 +12,16 @@ from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import Summary, at_k, bootstrap, evaluate
 from pixel_env.faithfulness import faithfulness
 from pixel_env.rollout import Episode
-from pixel_env.tasks import Task
 from pixel_env.trajectory import Trajectory
 
 Key = tuple[str, int | None]
 
 
-def fingerprint(items: Sequence[Task] | Sequence[str]) -> str:
-    """Return a digest of what is asked: ids, questions, options and answers of tasks, or of other fingerprints.
-
-    The order does not count. Pictures are not read: sets with the same texts and other pictures look alike.
-    """
-    parts = [
-        item if isinstance(item, str) else json.dumps([item.task_id, item.question, item.choices, item.answers])
-        for item in items
-    ]
-    return _digest("\n".join(sorted(parts)))
-
-
 def prompt_version(env: PixelReasonEnv) -> dict[str, str]:
     """Return the constant system text and a digest of it and of the guideline below every question."""
     said = env.instructions + env.protocol.guideline(env.operations)
-    return {"version": _digest(said), "instructions": env.instructions}
+    version = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return {"version": version, "instructions": env.instructions}
 
 
 def visual_tokens(episode: Episode) -> tuple[int, ...]:
@@ -99,7 +86,3 @@ def _over_tasks(values: Iterable[tuple[str, float]]) -> list[float]:
     for task_id, value in values:
         by_task[task_id].append(value)
     return [fmean(group) for group in by_task.values()]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

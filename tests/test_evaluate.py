@@ -10,7 +10,7 @@ import pytest
 from chat_server import completion, serving
 
 from benchmarks import evaluate, players
-from benchmarks.measures import fingerprint
+from benchmarks.fingerprint import fingerprint
 from pixel_env.rollout import Conversation
 from pixel_env.trajectory import load_jsonl, replay
 
