@@ -19,7 +19,7 @@ from statistics import fmean
 
 from agents.run_settings import Parser, UsageError
 from benchmarks.result_file import Evaluation, read_evaluation
-from pixel_env.evaluation import bootstrap
+from pixel_env.evaluation import mean_interval
 from pixel_env.trajectory import Trajectory
 
 AXES = {"visual_tokens": "visual tokens a question", "operations": "operations a question"}
@@ -31,7 +31,7 @@ POINTS = 24
 
 @dataclass(frozen=True)
 class Point:
-    """A score under a budget. `low` and `high` are its 95% interval (bootstrap over questions)."""
+    """A score under a budget. `low` and `high` are its 95% interval over questions."""
 
     evaluation: str
     axis: str
@@ -87,7 +87,7 @@ def _over_tasks(values: Sequence[tuple[str, float]]) -> list[float]:
 
 
 def _point(evaluation: Evaluation, axis: str, budget: float, scores: Sequence[float], kind: str = "cut") -> Point:
-    interval = bootstrap(scores)
+    interval = mean_interval(scores)
     return Point(evaluation.name, axis, budget, interval.mean, interval.low, interval.high, kind)
 
 

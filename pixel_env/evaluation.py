@@ -42,7 +42,7 @@ class Summary:
         tasks: number of tasks with at least one finished episode.
         episodes: number of finished episodes.
         errors: number of episodes that broke off; they enter nothing below.
-        score: metric of the task (accuracy, or ANLS for text), over tasks that have answers; bootstrap over tasks.
+        score: metric of the task (accuracy, or ANLS for text), over tasks that have answers; see `mean_interval`.
         accuracy: share of correct answers, averaged over the same tasks; Wilson, with their number as n.
         rapr: rate of pixel-space reasoning: share of episodes in which an operation succeeded; Wilson too.
         rapr_needed: the same over tasks whose first view is not enough.
@@ -174,7 +174,7 @@ class Samples:
 
 
 def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
-    """Return avg@k and pass@k with 95% intervals (bootstrap over tasks).
+    """Return avg@k and pass@k with 95% intervals over tasks, see `mean_interval`.
 
     Unbiased for any number n >= k of finished episodes a task: avg@k is the mean over all n, pass@k as in `pass_at_k`.
 
@@ -197,7 +197,8 @@ def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
         if len(outcomes) < k:
             raise ValueError(f"expected at least k = {k} finished episodes a task, got {len(outcomes)} of {task_id}")
     any_right = [pass_at_k(len(outcomes), sum(outcomes), k) for outcomes in by_task.values()]
-    return Samples(k, bootstrap([fmean(o) for o in by_task.values()], seed), bootstrap(any_right, seed))
+    average = mean_interval([fmean(outcomes) for outcomes in by_task.values()], seed)
+    return Samples(k, average, mean_interval(any_right, seed))
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -237,6 +238,19 @@ def wilson(mean: float, n: int) -> Interval:
     return Interval(mean, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
 
 
+def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Return the mean of independent values and its 95% interval: Wilson's where all are 0 or 1, else `bootstrap`.
+
+    A bootstrap of equal values has no width, so that one wrong answer would be a certain 0.
+
+    >>> str(mean_interval([0.0])), str(mean_interval([0.5, 0.5]))
+    ('0.0 [0.0, 79.3]', '50.0 [50.0, 50.0]')
+    """
+    if all(value in (0, 1) for value in values):
+        return wilson(fmean(values), len(values))
+    return bootstrap(values, seed)
+
+
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     """Return the mean of independent values and its 95% percentile bootstrap interval.
 
@@ -266,7 +280,7 @@ def _summarise(trajectories: Sequence[Trajectory], seed: int) -> Summary:
         tasks=len(looked),
         episodes=len(done),
         errors=len(trajectories) - len(done),
-        score=bootstrap(list(scores.values()), seed) if scores else None,
+        score=mean_interval(list(scores.values()), seed) if scores else None,
         accuracy=wilson(fmean(accuracies.values()), len(accuracies)) if scores else None,
         rapr=wilson(fmean(looked.values()), len(looked)) if done else None,
         rapr_needed=_mean(trajectory.used_operation for trajectory in done if trajectory.needs_operation),

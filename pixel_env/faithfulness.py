@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from pixel_env.evaluation import Interval, bootstrap, paired_difference
+from pixel_env.evaluation import Interval, mean_interval, paired_difference
 from pixel_env.media import Box
 from pixel_env.operations import View
 from pixel_env.tasks import Cue
@@ -41,8 +41,8 @@ class Call:
 class Faithfulness:
     """The measures of a set of trajectories; None where nothing could be counted.
 
-    Means over the calls (or episodes) of each task, then over tasks, with a bootstrap interval over tasks. Calls that
-    failed showed nothing and are left to `evaluation`'s error rate; episodes that broke off enter nothing.
+    Means over the calls (or episodes) of each task, then over tasks, with an interval over tasks. Calls that failed showed
+    nothing and are left to `evaluation`'s error rate; episodes that broke off enter nothing.
 
     Attributes:
         episodes: finished episodes.
@@ -179,4 +179,4 @@ def _over_tasks(values: Iterable[tuple[str, float | None]], seed: int) -> Interv
     for task_id, value in values:
         if value is not None:
             by_task[task_id].append(float(value))
-    return bootstrap([fmean(group) for group in by_task.values()], seed) if by_task else None
+    return mean_interval([fmean(group) for group in by_task.values()], seed) if by_task else None

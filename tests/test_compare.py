@@ -9,7 +9,7 @@ import pytest
 from test_evaluation import made
 
 from benchmarks import budget_curves, compare, evaluate, table1
-from benchmarks.measures import fingerprint
+from benchmarks.fingerprint import fingerprint
 from pixel_env.trajectory import save_jsonl
 
 A = {"mean": 0.5, "low": 0.25, "high": 0.75}
@@ -102,7 +102,9 @@ def test_without_data_the_generated_suites_stand_in(tmp_path: Path) -> None:
     assert table1.main(["--run", "direct", "oracle", "--n", "2", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "table1.md").read_text().split("## The generated suites")[1]
     assert "Not to be set beside" in text and "`search` (after V*)" in text and "**oracle**: RaPR" in text
-    assert text.split("| **oracle** | ")[1].splitlines()[0].count("100.0 [100.0, 100.0] n=2") == 4
+    assert (
+        text.split("| **oracle** | ")[1].splitlines()[0].count("100.0 [34.2, 100.0] n=2") == 4
+    )  # Wilson: 2 / (2 + z^2)
     assert (tmp_path / "0-direct" / "result.json").exists()
 
 
