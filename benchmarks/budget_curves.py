@@ -54,10 +54,10 @@ def curve(evaluation: Evaluation, axis: str) -> list[Point]:
     needed = [(t, _cost(evaluation, t, axis)) for t in done]
     points = []
     for budget in budgets([cost for _, cost in needed]):
-        scores = _over_tasks([(t.task_id, t.score if cost <= budget else 0.0) for t, cost in needed])
+        scores = _over_questions([(t.question, t.score if cost <= budget else 0.0) for t, cost in needed])
         points.append(_point(evaluation, axis, budget, scores))
-    spent = fmean(_over_tasks([(t.task_id, float(cost)) for t, cost in needed]))
-    scores = _over_tasks([(t.task_id, t.score) for t in done])
+    spent = fmean(_over_questions([(t.question, float(cost)) for t, cost in needed]))
+    scores = _over_questions([(t.question, t.score) for t in done])
     return [*points, _point(evaluation, axis, spent, scores, "run")]
 
 
@@ -79,11 +79,11 @@ def _cost(evaluation: Evaluation, trajectory: Trajectory, axis: str) -> int:
     return sum(evaluation.costs[trajectory.task_id, trajectory.seed].visual_tokens)
 
 
-def _over_tasks(values: Sequence[tuple[str, float]]) -> list[float]:
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
-        by_task[task_id].append(value)
-    return [fmean(group) for group in by_task.values()]
+def _over_questions(values: Sequence[tuple[tuple[str, str], float]]) -> list[float]:
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
+        by_question[question].append(value)
+    return [fmean(group) for group in by_question.values()]
 
 
 def _point(evaluation: Evaluation, axis: str, budget: float, scores: Sequence[float], kind: str = "cut") -> Point:

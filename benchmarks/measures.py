@@ -48,7 +48,7 @@ def block(
     """
     report = evaluate(trajectories)
     done = [t for t in trajectories if t.error is None]
-    spent = _over_tasks((t.task_id, sum(costs[t.task_id, t.seed].visual_tokens)) for t in done)
+    spent = _over_questions((t.question, sum(costs[t.task_id, t.seed].visual_tokens)) for t in done)
     cued = env is not None and any(t.cue_coverage is not None for t in done)
     scores = [s.score.mean for s in report.suites.values() if s.score is not None]
     return {
@@ -80,9 +80,9 @@ def _at_k(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
     return rows
 
 
-def _over_tasks(values: Iterable[tuple[str, float]]) -> list[float]:
-    """Return the mean of each task."""
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
-        by_task[task_id].append(value)
-    return [fmean(group) for group in by_task.values()]
+def _over_questions(values: Iterable[tuple[tuple[str, str], float]]) -> list[float]:
+    """Return the mean of each question."""
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
+        by_question[question].append(value)
+    return [fmean(group) for group in by_question.values()]

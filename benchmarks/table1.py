@@ -70,7 +70,7 @@ def _cell(summary: Mapping[str, Any] | None, key: str, number: bool = True) -> s
     if summary is None or summary[key] is None:
         return "-"
     low, mean, high = (100 * summary[key][side] for side in ("low", "mean", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + (f" n={summary['tasks']}" if number else "")
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + (f" n={summary['questions']}" if number else "")
 
 
 def quoted() -> list[list[str]]:

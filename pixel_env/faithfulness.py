@@ -41,7 +41,7 @@ class Call:
 class Faithfulness:
     """The measures of a set of trajectories; None where nothing could be counted.
 
-    Means over the calls (or episodes) of each task, then over tasks, with an interval over tasks. Calls that failed showed
+    Means over the calls (or episodes) of each question, then over questions, with an interval. Calls that failed showed
     nothing and are left to `evaluation`'s error rate; episodes that broke off enter nothing.
 
     Attributes:
@@ -78,24 +78,24 @@ def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], see
         ValueError: if the environment shows other pictures than the trajectories say.
     """
     done = [trajectory for trajectory in trajectories if trajectory.error is None]
-    made = [(trajectory.task_id, call) for trajectory in done for call in calls(trajectory, env)]
+    made = [(trajectory.question, call) for trajectory in done for call in calls(trajectory, env)]
     unseen = [
-        (trajectory.task_id, float(trajectory.correct and not trajectory.used_operation))
+        (trajectory.question, float(trajectory.correct and not trajectory.used_operation))
         for trajectory in done
         if trajectory.needs_operation
     ]
 
-    def over_tasks(name: str) -> Interval | None:
-        return _over_tasks([(task_id, getattr(call, name)) for task_id, call in made], seed)
+    def over_calls(name: str) -> Interval | None:
+        return _over_questions([(question, getattr(call, name)) for question, call in made], seed)
 
     return Faithfulness(
         episodes=len(done),
         calls=len(made),
-        crop_coverage=over_tasks("coverage"),
-        crop_iou=over_tasks("iou"),
-        whole_cue_rate=over_tasks("whole_cue"),
-        cue_frame_rate=over_tasks("cue_frames"),
-        right_without_looking=_over_tasks(unseen, seed),
+        crop_coverage=over_calls("coverage"),
+        crop_iou=over_calls("iou"),
+        whole_cue_rate=over_calls("whole_cue"),
+        cue_frame_rate=over_calls("cue_frames"),
+        right_without_looking=_over_questions(unseen, seed),
     )
 
 
@@ -174,9 +174,9 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def _over_tasks(values: Iterable[tuple[str, float | None]], seed: int) -> Interval | None:
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
+def _over_questions(values: Iterable[tuple[tuple[str, str], float | None]], seed: int) -> Interval | None:
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
         if value is not None:
-            by_task[task_id].append(float(value))
-    return mean_interval([fmean(group) for group in by_task.values()], seed) if by_task else None
+            by_question[question].append(float(value))
+    return mean_interval([fmean(group) for group in by_question.values()], seed) if by_question else None

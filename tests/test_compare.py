@@ -30,7 +30,7 @@ def written(folder: Path, scores: dict[str, float], fingerprint_of: str = "same"
     save_jsonl(folder / "trajectories.jsonl", episodes)
     costs = [{"task_id": t.task_id, "seed": t.seed, "visual_tokens": [16, t.num_operations]} for t in episodes]
     (folder / "costs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in costs))
-    part = {"tasks": len(episodes), "summary": {"tasks": 4, "score": A, "rapr": A}}
+    part = {"tasks": len(episodes), "summary": {"tasks": 4, "questions": 4, "score": A, "rapr": A}}
     result: dict[str, Any] = {
         "policy": folder.name, "commit": "abc", "fingerprint": fingerprint([fingerprint_of]), "scorer": "strict",
         "settings": {"policy": folder.name, "seed": 0}, "operations": ["crop_image"], "overall": {},

@@ -142,6 +142,17 @@ def test_right_or_wrong_is_never_certain() -> None:
     assert mean_interval([0.0, 0.5, 1.0], seed=3) == bootstrap([0.0, 0.5, 1.0], seed=3)
 
 
+def test_forms_of_a_question_are_one_trial() -> None:
+    turned = [made(task_id=f"t{q}{turn}", group=f"q{q}", correct=q == 0, score=float(q == 0), num_operations=q)
+              for q in range(2) for turn in range(4)]  # fmt: skip
+    overall = evaluate(turned).overall
+    assert (overall.tasks, overall.questions) == (8, 2)
+    assert overall.score == overall.accuracy == overall.rapr == wilson(0.5, 2) == at_k(turned, 1).any_right
+    assert "| 8 of 2 questions |" in evaluate(turned).to_markdown()
+    right = [dataclasses.replace(t, score=1.0, correct=True) for t in turned]
+    assert paired_difference(right, turned) == dataclasses.astuple(bootstrap([0.0, 1.0]))
+
+
 def test_paired_difference_by_hand() -> None:
     a = [made(task_id=f"t{i}", score=1.0) for i in range(20)]
     b = [made(task_id=f"t{i}", score=0.5) for i in reversed(range(20))]  # order does not matter

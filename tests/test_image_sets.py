@@ -106,6 +106,8 @@ def test_hrbench(tmp_path: Path, suffix: str) -> None:
     ] * 2  # turned, not shuffled
     assert tasks[0].question == 'What does the "sign" say?'
     assert [task.suite for task in everything(tasks)] == ["hrbench/single"] * 4 + ["hrbench/cross"] * 4
+    groups = [task.group for task in everything(tasks)]
+    assert groups[:4] == groups[:1] * 4 and groups[4:] == groups[4:5] * 4 and groups[0] != groups[4]
     for index in (5, 2, 3, 7, 0):  # forwards, backwards, across row groups
         assert tasks[index].media.frame(0).getpixel((1, 1)) == (index, 0, 200)
 

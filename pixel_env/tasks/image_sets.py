@@ -3,6 +3,7 @@
 A set has two functions: one opens its table, one makes a task of a row.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -93,14 +94,19 @@ def open_hrbench(path: Path) -> Table:
 
 
 def hrbench_task(row: Row) -> Task:
-    """Make a task of HR-Bench. Each question comes four times with its options turned round; that order is kept."""
+    """Make a task of HR-Bench. Each question comes four times with its options turned round; that order is kept.
+
+    The four share a group, by question and options: what `cycle_category` holds is not documented.
+    """
     choices = [row.texts(letter)[0] for letter in "ABCD"]
     answer = row.text("answer").strip()
     if answer not in ("A", "B", "C", "D"):
         raise row.wrong("answer", "a letter A to D")
     right = choices["ABCD".index(answer)]
     suite = row.category("category")
-    return row.choice(row.text("question"), row.stored_image("image"), choices, right, suite=suite)
+    question = row.text("question")
+    group = hashlib.sha256(json.dumps([question, *sorted(choices)]).encode()).hexdigest()[:16]
+    return row.choice(question, row.stored_image("image"), choices, right, suite=suite, group=group)
 
 
 # --- TallyQA (manoja328/TallyQA_dataset on GitHub) --------------------------------------------------------------------
