@@ -135,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser.parse_args(argv)
         read = [read_evaluation(path) for path in arguments.evaluations]
+        if len({evaluation.path.resolve() for evaluation in read}) < len(read):
+            raise UsageError("expected each evaluation once, got one of them twice")
         points = [point for evaluation in read for axis in AXES for point in curve(evaluation, axis)]
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_csv(points, arguments.out / "budget_curves.csv")

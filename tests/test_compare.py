@@ -79,6 +79,18 @@ def test_a_curve_rises_where_episodes_end(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "budget_curves.png").stat().st_size > 5000
 
 
+def test_folders_of_the_same_name_have_a_curve_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        written(tmp_path / place / "out", {"p0": 1.0, "p1": 0.0})
+    given = [str(tmp_path / place / "out") for place in ("a", "b")]
+    assert budget_curves.main([*given, "--out", str(tmp_path / "curves")]) == 0
+    with (tmp_path / "curves" / "budget_curves.csv").open() as file:
+        assert {row["evaluation"] for row in csv.DictReader(file)} == {f"out ({folder})" for folder in given}
+    assert budget_curves.main([given[0], given[0], "--out", str(tmp_path / "curves")]) == 2
+    assert "expected each evaluation once" in capsys.readouterr().err
+
+
 def test_long_curves_are_thinned() -> None:
     budgets = budget_curves.budgets(list(range(1000)))
     assert len(budgets) == budget_curves.POINTS and (budgets[0], budgets[-1]) == (0, 999)
