@@ -187,6 +187,17 @@ def infographicvqa(root: Path) -> Path:
     return root
 
 
+def docvqa(root: Path) -> Path:
+    """DocVQA as the challenge's two archives unpack; the JSON says ``documents/`` though the images lie flat."""
+    save(root / "spdocvqa_images/ffbf0023_4.png")
+    item = {"question_types": ["form"], "docId": 279, "ucsf_document_id": "ffbf0023", "ucsf_document_page_no": "4",
+            "image": "documents/ffbf0023_4.png", "data_split": "val"}  # fmt: skip
+    write_json(root / "spdocvqa_qas/val_v1.0_withQT.json", {"dataset_name": "SP-DocVQA", "data": [
+        {"questionId": 49153, "question": "What is the date?", **item, "answers": ["1/8/93"]},
+    ]})  # fmt: skip
+    return root
+
+
 def mvbench(root: Path) -> Path:
     """A whole video, a bounded one, and a folder of frames at three a second counted from 1."""
     write_coded(root / "video/perception/videos/v1.mp4", list(range(32)))

@@ -140,19 +140,34 @@ IMAGE_FOLDERS = ("", "images", "infographicsvqa_images", "spdocvqa_images", "doc
 
 
 def open_documents(path: Path) -> Table:
-    """Open the JSON of the challenge (a list under ``data``) or the parquet files of the Hub."""
-    tables = find_tables(path, ("*.json", "*.parquet"))
+    """Open the JSON of the challenge (a list under ``data``) or the parquet files of the Hub.
+
+    The challenge packs its JSON into a folder of its own, ``spdocvqa_qas/`` or ``infographicsvqa_qas/``, beside
+    ``spdocvqa_images/`` or ``infographicsvqa_images/``.
+    """
+    tables = find_tables(path, ("*.json", "*.parquet", "*_qas/*.json"))
     return open_table(tables, ("questionId", "question"), ("answers",), ("image",))
 
 
 def document_task(row: Row) -> Task:
     """Make a task whose metric is ANLS. The test splits have no answers, as null, as an empty list or not at all."""
     if row.has("image_local_name") or row.has("image"):
-        media: Source = row.image("image_local_name" if row.has("image_local_name") else "image", IMAGE_FOLDERS)
+        media: Source = _document_image(row, "image_local_name" if row.has("image_local_name") else "image")
     else:  # a column of a parquet file, which is not among the cells until it is looked at
         media = row.stored_image("image")
     answers = row.texts("answers") if row.has("answers") else ()
     return row.task(row.text("question"), media, answers, answer_kind="text")
+
+
+def _document_image(row: Row, key: str) -> Source:
+    """Return the image of a document: at its path, or by its name, as the archive drops ``documents/``."""
+    name = row.text(key)
+    bare = name.rpartition("/")[2]
+
+    def lies(file: str) -> bool:
+        return any((row.root / folder / file).is_file() for folder in IMAGE_FOLDERS)
+
+    return row.image_file(key, bare if not lies(name) and lies(bare) else name, IMAGE_FOLDERS)
 
 
 def question_id(fields: Fields) -> int:
