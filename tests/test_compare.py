@@ -120,6 +120,36 @@ def test_without_data_the_generated_suites_stand_in(tmp_path: Path) -> None:
     assert (tmp_path / "0-direct" / "result.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("label", "suite", "column"),
+    [
+        ("pixelreasoner", "pixelreasoner/vstar", 0),
+        ("pixelreasoner", "pixelreasoner/tallyqa", 1),
+        ("tallyqa", "tallyqa/complex", 1),
+        ("pixelreasoner", "pixelreasoner/InfographicsVQA", 3),
+    ],
+)
+def test_a_benchmark_inside_a_set_has_its_column(label: str, suite: str, column: int, tmp_path: Path) -> None:
+    summary = {"tasks": 4, "questions": 4, "score": A, "rapr": A}
+    other = summary | {"score": None}
+    part = {"summary": other, "suites": {suite: summary, "pixelreasoner/other": other, "tallyqa/simple": other}}
+    a = written(tmp_path / "mine", {"p0": 1.0}, parts={label: part})
+    assert table1.main(["--results", str(a), "--out", str(tmp_path / "out")]) == 0
+    line = (tmp_path / "out" / "table1.md").read_text().split("| **mine** | ")[1].splitlines()[0]
+    cells = ["-"] * 4
+    cells[column] = "50.0 [25.0, 75.0] n=4"
+    assert line.startswith(" | ".join(cells))
+
+
+def test_a_table_without_a_row_of_its_own_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = written(tmp_path / "mine", {"p0": 1.0}, parts={"hrbench": {"summary": {}, "suites": {"hrbench/single": {}}}})
+    assert table1.main(["--results", str(a), "--out", str(tmp_path / "out")]) == 2
+    assert "got hrbench of mine" in capsys.readouterr().err
+    assert table1.main(["--run", "direct", "--tasks", f"hrbench:{tmp_path}", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "got hrbench" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_run_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table1.main(["--run", "nobody", "--out", str(tmp_path)]) == 2
     assert "unknown policy 'nobody'" in capsys.readouterr().err
