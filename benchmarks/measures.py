@@ -44,12 +44,11 @@ def block(
     Args:
         trajectories: Episodes, any number a task.
         costs: Of each episode.
-        env: An environment that replays them, to measure how operations met known cues; None leaves that out.
+        env: An environment that replays them where a cue is known, to measure faithfulness; None leaves that out.
     """
     report = evaluate(trajectories)
     done = [t for t in trajectories if t.error is None]
     spent = _over_questions((t.question, sum(costs[t.task_id, t.seed].visual_tokens)) for t in done)
-    cued = env is not None and any(t.cue_coverage is not None for t in done)
     scores = [s.score.mean for s in report.suites.values() if s.score is not None]
     return {
         "tasks": report.overall.tasks,
@@ -58,7 +57,7 @@ def block(
         "mean_of_suites": fmean(scores) if scores else None,
         "at_k": _at_k(trajectories),
         "visual_tokens": dataclasses.asdict(bootstrap(spent)) if spent else None,
-        "faithfulness": dataclasses.asdict(faithfulness(trajectories, env)) if cued and env is not None else None,
+        "faithfulness": None if env is None else dataclasses.asdict(faithfulness(trajectories, env)),
     }
 
 

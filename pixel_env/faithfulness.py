@@ -1,7 +1,7 @@
 """Does a policy use what it asked to see? Measures beside accuracy, from trajectories and the ground truth of tasks.
 
 A right answer does not show that the operations led to it. Here is measured whether they showed the evidence (the cue),
-how often a task that needs an operation was answered without one, and, with a second run in which operations show grey
+how often a task was answered without an operation, and, with a second run in which operations show grey
 or another task's pixels (`pixel_env.counterfactual`), what their pixels were worth.
 """
 
@@ -51,6 +51,8 @@ class Faithfulness:
         crop_iou: intersection over union of a crop and the cue's box: below 1 also for crops that are too large.
         whole_cue_rate: share of calls that show the whole cue.
         cue_frame_rate: share of selected frames that are frames of the cue.
+        answered_without_looking: of the episodes with an answer, the share without an operation that succeeded,
+            whether or not the task is known to need one.
         right_without_looking: of the episodes on tasks that need an operation, the share right without one that
             succeeded: guesses, or answers that the first view should not have allowed.
     """
@@ -61,6 +63,7 @@ class Faithfulness:
     crop_iou: Interval | None
     whole_cue_rate: Interval | None
     cue_frame_rate: Interval | None
+    answered_without_looking: Interval | None
     right_without_looking: Interval | None
 
 
@@ -78,7 +81,9 @@ def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], see
         ValueError: if the environment shows other pictures than the trajectories say.
     """
     done = [trajectory for trajectory in trajectories if trajectory.error is None]
-    made = [(trajectory.question, call) for trajectory in done for call in calls(trajectory, env)]
+    cued = [trajectory for trajectory in done if trajectory.cue_coverage is not None]
+    made = [(trajectory.question, call) for trajectory in cued for call in calls(trajectory, env)]
+    answered = [(t.question, float(not t.used_operation)) for t in done if t.answer is not None]
     unseen = [
         (trajectory.question, float(trajectory.correct and not trajectory.used_operation))
         for trajectory in done
@@ -95,6 +100,7 @@ def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], see
         crop_iou=over_calls("iou"),
         whole_cue_rate=over_calls("whole_cue"),
         cue_frame_rate=over_calls("cue_frames"),
+        answered_without_looking=_over_questions(answered, seed),
         right_without_looking=_over_questions(unseen, seed),
     )
 
