@@ -69,6 +69,10 @@ def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
     write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "B"}, {**plain[1], "answer": None}])
     colour, dogs = everything(load_tasks("pixelreasoner", tmp_path))
     assert (colour.answers, dogs.answers) == (("blue",), ())
+    assert colour.stated == ("B",)  # what the released scorer compares with
+    write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "Blue"}])
+    [colour] = everything(load_tasks("pixelreasoner", tmp_path / "vstar.parquet"))
+    assert (colour.answers, colour.stated) == (("blue",), ("Blue",))
 
 
 def test_video_r1(tmp_path: Path) -> None:

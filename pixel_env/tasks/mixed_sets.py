@@ -41,7 +41,7 @@ def pixelreasoner_task(row: Row) -> Task:
     named = [option_of(answer, choices) for answer in answers]
     media = _pixelreasoner_media(row)
     if choices and (not answers or named[0] is not None):
-        return row.choice(question, media, choices, named[0] if answers else None, suite=suite)
+        return row.choice(question, media, choices, named[0] if answers else None, suite=suite, stated=answers)
     kind = "text" if "info" in bench.lower() else answer_kind(answers)
     return row.task(row.text("question").strip(), media, answers, answer_kind=kind, suite=suite)
 
