@@ -10,6 +10,7 @@ import pytest
 from chat_server import completion, serving
 
 from benchmarks import evaluate, players
+from benchmarks.evaluation_settings import parse
 from benchmarks.fingerprint import fingerprint
 from pixel_env.rollout import Conversation
 from pixel_env.trajectory import load_jsonl, replay
@@ -236,3 +237,19 @@ def test_the_protocol_of_the_release(run: Command, monkeypatch: pytest.MonkeyPat
     trajectories = load_jsonl(tmp_path / "out" / "trajectories.jsonl")
     assert all(t.terminated and replay(t) == t for t in trajectories)
     run(*arguments, "grid", out="other", code=2)
+
+
+def test_a_trained_model_is_evaluated_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "run" / "rl" / "model"
+    layouts.write_json(model / "config.json", {"model_type": "qwen2_5_vl"})
+
+    def read(*more: str) -> tuple[str, str, float, int]:
+        settings, *_ = parse(["--tasks", "search", "--policy", str(model), *more], "")
+        return settings.preset, settings.coordinates, settings.crop_padding, settings.max_new_tokens
+
+    assert read() == ("standard", "pixel", 0.0, 1024) and not capsys.readouterr().out  # no run around it
+    layouts.write_json(tmp_path / "run" / "config.json", {"settings": {"preset": "micro", "crop_padding": 0.04}})
+    assert read() == ("micro", "pixel", 0.04, 160)
+    assert "was trained with --preset micro --crop-padding 0.04" in capsys.readouterr().out
+    assert read("--preset", "standard", "--crop-padding", "0") == ("standard", "pixel", 0.0, 1024)
+    assert read("--protocol", "pixelreasoner")[2] == 0.1
