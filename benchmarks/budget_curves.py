@@ -141,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_csv(points, arguments.out / "budget_curves.csv")
         draw(points, arguments.out / "budget_curves.png")
+    except ImportError as error:
+        print(f"budget_curves.py: error: cannot draw: {error}; pip install -e '.[agents]'", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"budget_curves.py: error: cannot write to {arguments.out}: {error.strerror}", file=sys.stderr)
         return 2

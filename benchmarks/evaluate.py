@@ -212,7 +212,13 @@ class Run:
     def submit(self, part: Part, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         """Write the official file of a split whose answers are hidden."""
         tasks = part.tasks
-        if any(t.scored for t in trajectories) or not isinstance(tasks, FileTasks) or tasks.name not in FORMS:
+        if any(t.scored for t in trajectories):
+            return {}
+        if not isinstance(tasks, FileTasks) or tasks.name not in FORMS:
+            print(
+                f"{part.label}: no answers are known, so no score, and no official form to hand them in; they are in "
+                f"{self.trajectories}"
+            )
             return {}
         if len({t.task_id for t in trajectories}) < len(tasks):
             return {"submission": None}  # a part of the questions cannot be handed in

@@ -217,12 +217,17 @@ def open_player(settings: "Settings", out: Path) -> Player:
         case "scripted":
             make, coordinates = SCRIPTED[spec.name], settings.coordinates
             return PolicyPlayer(lambda tasks, seed: make(tasks, seed, coordinates), settings.batch_episodes)
-        case "endpoint":
-            return EndpointPlayer(spec.name, spec.more, settings, out / "replies.jsonl")
         case "object":
             policy = _imported(spec.name, spec.more)
             return PolicyPlayer(lambda tasks, seed: policy, settings.batch_episodes)
-    return WeightsPlayer(spec.name, settings)
+    try:
+        if spec.kind == "endpoint":
+            return EndpointPlayer(spec.name, spec.more, settings, out / "replies.jsonl")
+        return WeightsPlayer(spec.name, settings)
+    except ImportError as error:
+        extra = "endpoint" if spec.kind == "endpoint" else "agents"
+        first = str(error).partition(";")[0]
+        raise UsageError(f"--policy {settings.policy}: {first}; pip install -e '.[{extra}]'") from None
 
 
 def _imported(module: str, name: str) -> Policy:

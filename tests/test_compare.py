@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def test_a_curve_rises_where_episodes_end(tmp_path: Path) -> None:
     assert points["operations"] == [(0, 0.25), (1, 0.25), (2, 0.5), (4, 0.625), (1.75, 0.625)]
     assert points["visual_tokens"] == [(16, 0.25), (17, 0.25), (18, 0.5), (20, 0.625), (17.75, 0.625)]
     assert (tmp_path / "out" / "budget_curves.png").stat().st_size > 5000
+
+
+def test_curves_without_matplotlib(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    assert budget_curves.main([str(written(tmp_path / "a", {"p0": 1.0})), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot draw: " in error and "pip install" in error and error.count("\n") == 1
+    assert (tmp_path / "out" / "budget_curves.csv").exists()
 
 
 def test_folders_of_the_same_name_have_a_curve_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

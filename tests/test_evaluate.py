@@ -1,6 +1,7 @@
 """The evaluation command: what it writes, that it goes on after a kill, and what it says about mistakes."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,30 @@ def test_hidden_answers_give_the_official_file_and_no_score(run: Command, tmp_pa
     handed_in = json.loads((tmp_path / "out" / part["submission"]).read_text())
     assert [entry["questionId"] for entry in handed_in] == [70001, 70002]
     assert handed_in[0]["answer"] == "" and handed_in[1]["answer"].isdigit()  # direct guesses numbers only
+
+
+def test_hidden_answers_without_an_official_form_are_told(
+    run: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.star(tmp_path / "data")
+    result = run("--tasks", f"star:{tmp_path / 'data' / 'STAR_test.json'}", "--policy", "direct")
+    assert result["overall"]["summary"]["score"] is None and "submission" not in result["parts"]["star"]
+    assert "star: no answers are known, so no score, and no official form" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("policy", "missing", "extra"),
+    [("endpoint:tiny@http://127.0.0.1:9/v1", "openai", "endpoint"), ("micro", "torch", "agents")],
+)
+def test_a_missing_package_is_told_in_one_line(
+    policy: str, missing: str, extra: str, run: Command, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for module in ("agents.api_policy", "agents.endpoint", "agents.micro"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    run("--tasks", "search", *MICRO, "--policy", policy, "--limit", "1", code=2)
+    error = capsys.readouterr().err
+    assert f"--policy {policy}: " in error and missing in error and f"[{extra}]" in error and error.count("\n") == 1
 
 
 def test_an_endpoint(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
