@@ -32,10 +32,19 @@ from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, append, complete_lines, read_costs
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
+from pixel_env.released_protocol import BOXES
 from pixel_env.rollout import Episode, Planned
 from pixel_env.tasks import SUITES, FileTasks, Task, TaskSet, submission
 from pixel_env.tasks.submission import FORMS
 from pixel_env.trajectory import Trajectory, load_jsonl, save_jsonl
+
+PACKAGES = (
+    "pixel-env", "gymnasium", "numpy", "pillow", "av", "decord", "rapidfuzz", "math-verify", "pyarrow", "openai",
+    "torch", "transformers",
+)  # fmt: skip
+"""Whose versions may move a number."""
+
+MOST_ERRORS = 50
 
 SUITE_LIMIT = 256
 """Questions of a generated suite, unless --limit says otherwise."""
@@ -190,16 +199,17 @@ class Run:
         for part, trajectories in zip(parts, played, strict=True):
             prints.append(fingerprint(part.asked))
             measured = block(trajectories, costs, part.env)
-            measured |= {"fingerprint": prints[-1], "env_kwargs": part.env_kwargs}
+            measured |= {"fingerprint": prints[-1], "env_kwargs": part.env_kwargs, "errors": _errors(trajectories)}
             blocks[part.label] = measured | self.submit(part, trajectories)
         return {
-            **provenance(("pixel-env", "gymnasium", "numpy", "pillow", *_weights(facts))),
+            **provenance(PACKAGES),
             "policy": s.policy,
             "fingerprint": fingerprint(prints),
             "samples": s.samples,
             "seeds": {"sampling": s.seed, "bootstrap": 0},
             "decoding": facts,
-            "environment": {"id": ENV_ID, **dataclasses.asdict(first.view_settings)},
+            "environment": {"id": ENV_ID, "protocol": s.protocol, **dataclasses.asdict(first.view_settings)}
+            | ({"coordinates": BOXES} if s.protocol == "pixelreasoner" else {}),
             "operations": list(s.operations),
             "scorer": s.scorer,
             "counterfactual": s.counterfactual,
@@ -228,8 +238,10 @@ class Run:
         return {"submission": path.name}
 
 
-def _weights(facts: dict[str, Any]) -> tuple[str, ...]:
-    return ("torch", "transformers") if "dtype" in facts else ()
+def _errors(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """Return which episodes broke off and why, the first `MOST_ERRORS`; the summary has their number."""
+    broken = [t for t in trajectories if t.error is not None][:MOST_ERRORS]
+    return [{"task_id": t.task_id, "seed": t.seed, "error": t.error} for t in broken]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

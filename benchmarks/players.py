@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from agents.run_settings import UsageError
+from benchmarks.provenance import weights_digest
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
 from pixel_env.rollout import Keep, Planned, Policy, play
 from pixel_env.tasks import TaskSet
@@ -121,7 +122,7 @@ class WeightsPlayer:
         from agents import micro
 
         transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
-        self._settings = settings
+        self._settings, self._path = settings, Path(path)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
@@ -156,7 +157,11 @@ class WeightsPlayer:
             "device": self._device,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "parameters": sum(weights.numel() for weights in self._model.parameters()),
-        }
+        } | (
+            {"weights": weights_digest(self._path)}
+            if self._path.is_dir()
+            else {"revision": self._model.config._commit_hash}  # of the Hub
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -1,13 +1,15 @@
 """Where a number comes from: command, commit, day, machine and versions, for the head of every results file."""
 
+import hashlib
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance(packages: Sequence[str]) -> dict[str, Any]:
-    """Head of a results file; `packages` are those whose versions matter."""
+    """Head of a results file; `packages` are those whose versions matter, where they are installed."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
@@ -35,8 +37,25 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": _versions(packages),
     }
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of the weights in a folder: names and contents of its ``.safetensors`` files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def commit() -> str:

@@ -108,14 +108,20 @@ def test_after_a_kill_nothing_is_asked_twice(
     assert written[0] == written[1]
 
 
-def test_errors_are_counted_and_can_be_tried_again(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_counted_and_can_be_tried_again(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     class Broken(Asked):
         def act(self, conversations: Sequence[Conversation]) -> list[str]:
             raise RuntimeError("out of order")
 
     arguments = ("--tasks", "search", *MICRO, "--limit", "2", "--policy", f"{__name__}:POLICY")
     use(Broken(), monkeypatch)
-    result = run(*arguments)["overall"]
+    whole = run(*arguments)
+    assert {(e["task_id"], e["error"]) for e in whole["parts"]["search"]["errors"]} == {
+        (t.task_id, "RuntimeError: out of order") for t in load_jsonl(tmp_path / "out" / "trajectories.jsonl")
+    }
+    result = whole["overall"]
     assert (result["summary"]["errors"], result["summary"]["score"], result["visual_tokens"]) == (2, None, None)
     use(Asked(), monkeypatch)
     assert run(*arguments)["overall"]["summary"]["errors"] == 2
@@ -198,7 +204,8 @@ def test_the_micro_model(run: Command) -> None:
     result = run(*arguments)
     assert result["overall"]["summary"]["episodes"] == 2 and result["environment"]["view_pixels"] == 112 * 112
     assert result["decoding"]["temperature"] == 0 and result["decoding"]["dtype"] in ("float32", "bfloat16")
-    assert "torch" in result["machine"]["versions"]
+    assert {"torch", "av", "rapidfuzz"} <= result["machine"]["versions"].keys()
+    assert len(result["decoding"]["weights"]) == 16
 
 
 @pytest.mark.parametrize(
@@ -257,6 +264,7 @@ def test_the_protocol_of_the_release(run: Command, monkeypatch: pytest.MonkeyPat
     assert "crop_image_normalized" in asked.instructions and asked.observations[0]["text"].startswith("<image>What is")
     environment = {name: result["environment"][name] for name in ("view_pixels", "crop_pixels", "crop_padding")}
     assert environment == {"view_pixels": 16 * 512 * 784, "crop_pixels": 5120 * 784, "crop_padding": 0.1}
+    assert result["environment"]["coordinates"].startswith("fraction where all four numbers are below 1")
     assert result["scorer"] == "pixelreasoner_compat" and result["settings"]["max_new_tokens"] == 2048
     assert result["overall"]["summary"]["score"]["mean"] == 0.0  # whatever is no call is an answer
     trajectories = load_jsonl(tmp_path / "out" / "trajectories.jsonl")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.provenance import commit, provenance
+from benchmarks.provenance import commit, provenance, weights_digest
 
 
 def test_the_commit_is_that_of_the_checkout_wherever_one_calls_from(
@@ -24,3 +24,17 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["a.py", "--out", "my runs/$1"])
     assert provenance(())["command"] == "python a.py --out 'my runs/$1'"
+
+
+def test_versions_are_of_what_is_installed() -> None:
+    assert list(provenance(("numpy", "no-such-package"))["machine"]["versions"]) == ["numpy"]
+
+
+def test_other_weights_have_another_digest(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "config.json").write_text("{}")
+    first = weights_digest(tmp_path)
+    (tmp_path / "config.json").write_text("{ }")
+    assert weights_digest(tmp_path) == first
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    assert weights_digest(tmp_path) != first
