@@ -116,7 +116,7 @@ def _cell(summary: Summary, column: str) -> str:
     if column == "mean_operations":
         return f"{value:.2f}"
     if column == "tasks" and summary.questions < summary.tasks:
-        return f"{value} of {summary.questions} questions"
+        return f"{value} ({summary.questions} questions)"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 

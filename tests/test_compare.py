@@ -1,6 +1,7 @@
 """Comparisons, curves and the table, over evaluations whose numbers are known."""
 
 import csv
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from test_evaluation import made
 
 from benchmarks import budget_curves, compare, evaluate, table1
 from benchmarks.fingerprint import fingerprint
-from pixel_env.trajectory import save_jsonl
+from pixel_env.trajectory import load_jsonl, save_jsonl
 
 A = {"mean": 0.5, "low": 0.25, "high": 0.75}
 
@@ -55,6 +56,15 @@ def test_the_difference_and_the_flips(tmp_path: Path, capsys: pytest.CaptureFixt
     assert compared["differs"] == {"policy": ["a", "b"]}
     said = capsys.readouterr().out
     assert "| all | 4 | 25.0 | 50.0 | +25.0 [" in said and "B worse than A: 1\n  p0: A -> A" in said
+
+
+def test_forms_of_a_question_are_compared_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, score in (("a", 0.0), ("b", 1.0)):
+        folder = written(tmp_path / name, {"p0": score, "p1": score, "p2": score})
+        episodes = [dataclasses.replace(t, group="p") for t in load_jsonl(folder / "trajectories.jsonl")]
+        save_jsonl(folder / "trajectories.jsonl", episodes)
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "| all | 1 | 0.0 | 100.0 |" in capsys.readouterr().out
 
 
 def test_other_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

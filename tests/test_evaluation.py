@@ -148,7 +148,7 @@ def test_forms_of_a_question_are_one_trial() -> None:
     overall = evaluate(turned).overall
     assert (overall.tasks, overall.questions) == (8, 2)
     assert overall.score == overall.accuracy == overall.rapr == wilson(0.5, 2) == at_k(turned, 1).any_right
-    assert "| 8 of 2 questions |" in evaluate(turned).to_markdown()
+    assert "| 8 (2 questions) |" in evaluate(turned).to_markdown()
     right = [dataclasses.replace(t, score=1.0, correct=True) for t in turned]
     assert paired_difference(right, turned) == dataclasses.astuple(bootstrap([0.0, 1.0]))
 
