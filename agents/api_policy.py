@@ -18,7 +18,7 @@ from tqdm import tqdm
 from agents.chat import Show, Tools, data_url, messages
 from agents.endpoint import Endpoint, EndpointError
 from agents.replies import Reply, ReplyLog, Usage
-from pixel_env.actions import SCHEMAS
+from pixel_env.prompts import functions_apart
 from pixel_env.rollout import Conversation, Episode, Planned, plan
 from pixel_env.settings import one_of
 from pixel_env.trajectory import Trajectory, digest
@@ -61,7 +61,8 @@ class EndpointPolicy:
             max_new_tokens: Most tokens of a turn.
             limit_field: What the server calls that; OpenAI's reasoning models want ``"max_completion_tokens"``.
             tools: ``"text"``: calls are written as the system text of the environment asks. ``"native"``: the
-                operations are given to the server as tools, and its tool calls become the text of an action.
+                operations on offer are given to the server as tools, and its tool calls become the text of an action;
+                not in the protocol of the release, whose functions are others.
             concurrency: Most requests at a time.
             timeout: Seconds that one try may take.
             retries: Tries after the first, where trying again can help.
@@ -83,8 +84,6 @@ class EndpointPolicy:
         self.settings: dict[str, Any] = {limit_field: max_new_tokens}
         if temperature is not None:
             self.settings["temperature"] = temperature
-        if tools == "native":
-            self.settings["tools"] = list(SCHEMAS)
         self.asked, self.reused = Usage(), Usage()
         self._log = None if cache is None else ReplyLog(cache)
         self._samples: Counter[str] = Counter()
@@ -137,7 +136,8 @@ class EndpointPolicy:
 
         Raises:
             EndpointError: There is no reply.
-            ValueError: The markers in a text and the images differ in number.
+            ValueError: The markers in a text and the images differ in number; or native tools were asked for, and the
+                system text describes functions that are not ours.
         """
         request = self._fingerprint(conversation)
         if sample is None:
@@ -160,12 +160,21 @@ class EndpointPolicy:
         return reply
 
     def _request(self, conversation: Conversation, show: Show) -> dict[str, Any]:
-        return {"model": self.model, "messages": messages(conversation, self.tools, show), **self.settings}
+        request = {"model": self.model, "messages": messages(conversation, self.tools, show), **self.settings}
+        return request | (_offered(conversation) if self.tools == "native" else {})
 
     def _fingerprint(self, conversation: Conversation) -> str:
         """Return a digest of a request; images count by their own digests."""
         request = self._request(conversation, digest)
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _offered(conversation: Conversation) -> dict[str, Any]:
+    """Return the operations that the environment offers as tools of a request; nothing where there are none."""
+    rest, schemas = functions_apart(conversation.instructions)
+    if "<tools>" in rest:
+        raise ValueError("expected tools='text' with protocol='pixelreasoner', whose functions are text, got 'native'")
+    return {"tools": schemas} if schemas else {}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pixel_env.actions import CropImage, SelectFrames, parse
-from pixel_env.prompts import IMAGE_BELOW, IMAGE_MARKER, plain, without_functions
+from pixel_env.prompts import IMAGE_BELOW, IMAGE_MARKER, functions_apart, plain
 from pixel_env.rollout import Conversation
 
 Tools = Literal["text", "native"]
@@ -37,7 +37,7 @@ def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Messa
     Raises:
         ValueError: The markers in a text and the images differ in number.
     """
-    system = conversation.instructions if tools == "text" else without_functions(conversation.instructions)
+    system = conversation.instructions if tools == "text" else functions_apart(conversation.instructions)[0]
     first, *later = conversation.observations
     said: list[Message] = [{"role": "system", "content": system}] if system else []
     said.append({"role": "user", "content": _parts(first["text"], first["images"], show)})

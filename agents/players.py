@@ -3,6 +3,7 @@
 Torch, the OpenAI client and modules of one's own are imported only for the policy that was asked for.
 """
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -139,7 +140,7 @@ class WeightsPlayer:
         from agents import micro
 
         transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
-        self._decoding = decoding
+        self._decoding, self._path = decoding, Path(path)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
@@ -174,7 +175,11 @@ class WeightsPlayer:
             "device": self._device,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "parameters": sum(weights.numel() for weights in self._model.parameters()),
-        }
+        } | (
+            {"weights": weights_digest(self._path)}
+            if self._path.is_dir()
+            else {"revision": self._model.config._commit_hash}  # of the Hub
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -234,12 +239,26 @@ def open_player(spec: PolicySpec, decoding: Decoding, out: Path) -> Player:
         case "scripted":
             make, coordinates = SCRIPTED[spec.name], decoding.coordinates
             return PolicyPlayer(lambda tasks, seed: make(tasks, seed, coordinates), decoding.batch_episodes)
-        case "endpoint":
-            return EndpointPlayer(spec.name, spec.more, decoding, out / "replies.jsonl")
         case "object":
             policy = _imported(spec.name, spec.more)
             return PolicyPlayer(lambda tasks, seed: policy, decoding.batch_episodes)
-    return WeightsPlayer(spec.name, decoding)
+    try:
+        if spec.kind == "endpoint":
+            return EndpointPlayer(spec.name, spec.more, decoding, out / "replies.jsonl")
+        return WeightsPlayer(spec.name, decoding)
+    except ImportError as error:
+        extra = "endpoint" if spec.kind == "endpoint" else "agents"
+        first = str(error).partition(";")[0]
+        raise UsageError(f"cannot play with {spec.kind} here: {first}; pip install -e '.[{extra}]'") from None
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of the weights in a folder: names and contents of its ``.safetensors`` files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _imported(module: str, name: str) -> Policy:

@@ -19,7 +19,7 @@ from statistics import fmean
 
 from agents.run_settings import Parser, UsageError
 from benchmarks.result_file import Evaluation, read_evaluation
-from pixel_env.evaluation import bootstrap
+from pixel_env.evaluation import mean_interval
 from pixel_env.trajectory import Trajectory
 
 AXES = {"visual_tokens": "visual tokens a question", "operations": "operations a question"}
@@ -31,7 +31,7 @@ POINTS = 24
 
 @dataclass(frozen=True)
 class Point:
-    """A score under a budget. `low` and `high` are its 95% interval (bootstrap over questions)."""
+    """A score under a budget. `low` and `high` are its 95% interval over questions."""
 
     evaluation: str
     axis: str
@@ -54,10 +54,10 @@ def curve(evaluation: Evaluation, axis: str) -> list[Point]:
     needed = [(t, _cost(evaluation, t, axis)) for t in done]
     points = []
     for budget in budgets([cost for _, cost in needed]):
-        scores = _over_tasks([(t.task_id, t.score if cost <= budget else 0.0) for t, cost in needed])
+        scores = _over_questions([(t.question, t.score if cost <= budget else 0.0) for t, cost in needed])
         points.append(_point(evaluation, axis, budget, scores))
-    spent = fmean(_over_tasks([(t.task_id, float(cost)) for t, cost in needed]))
-    scores = _over_tasks([(t.task_id, t.score) for t in done])
+    spent = fmean(_over_questions([(t.question, float(cost)) for t, cost in needed]))
+    scores = _over_questions([(t.question, t.score) for t in done])
     return [*points, _point(evaluation, axis, spent, scores, "run")]
 
 
@@ -79,15 +79,15 @@ def _cost(evaluation: Evaluation, trajectory: Trajectory, axis: str) -> int:
     return sum(evaluation.costs[trajectory.task_id, trajectory.seed].visual_tokens)
 
 
-def _over_tasks(values: Sequence[tuple[str, float]]) -> list[float]:
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
-        by_task[task_id].append(value)
-    return [fmean(group) for group in by_task.values()]
+def _over_questions(values: Sequence[tuple[tuple[str, str], float]]) -> list[float]:
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
+        by_question[question].append(value)
+    return [fmean(group) for group in by_question.values()]
 
 
 def _point(evaluation: Evaluation, axis: str, budget: float, scores: Sequence[float], kind: str = "cut") -> Point:
-    interval = bootstrap(scores)
+    interval = mean_interval(scores)
     return Point(evaluation.name, axis, budget, interval.mean, interval.low, interval.high, kind)
 
 
@@ -135,10 +135,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser.parse_args(argv)
         read = [read_evaluation(path) for path in arguments.evaluations]
+        if len({evaluation.path.resolve() for evaluation in read}) < len(read):
+            raise UsageError("expected each evaluation once, got one of them twice")
         points = [point for evaluation in read for axis in AXES for point in curve(evaluation, axis)]
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_csv(points, arguments.out / "budget_curves.csv")
         draw(points, arguments.out / "budget_curves.png")
+    except ImportError as error:
+        print(f"budget_curves.py: error: cannot draw: {error}; pip install -e '.[agents]'", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"budget_curves.py: error: cannot write to {arguments.out}: {error.strerror}", file=sys.stderr)
         return 2

@@ -74,7 +74,7 @@ def table(compared: dict[str, Any]) -> str:
             continue
         low, mean, high = (100 * row[key] for key in ("low", "mean", "high"))
         scores = f"{100 * row['a']:.1f} | {100 * row['b']:.1f}"
-        lines.append(f"| {suite} | {row['tasks']} | {scores} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
+        lines.append(f"| {suite} | {row['questions']} | {scores} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] |")
     return "\n".join(lines)
 
 
@@ -98,7 +98,8 @@ def _difference(a: Sequence[Trajectory], b: Sequence[Trajectory]) -> dict[str, A
         return None
     mean, low, high = paired_difference(b, a)
     scores = {name: fmean(side[task_id] for task_id in shared) for name, side in zip("ab", means, strict=True)}
-    return {"tasks": len(shared), **scores, "mean": mean, "low": low, "high": high}
+    questions = len({t.question for t in a if t.task_id in shared})
+    return {"tasks": len(shared), "questions": questions, **scores, "mean": mean, "low": low, "high": high}
 
 
 def _means(trajectories: Sequence[Trajectory]) -> dict[str, float]:

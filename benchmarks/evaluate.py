@@ -27,15 +27,25 @@ from agents.journal import append, complete_lines
 from agents.players import ENV_ID, Player, open_player
 from agents.run_settings import UsageError
 from benchmarks.evaluation_settings import Settings, parse
-from benchmarks.measures import block, fingerprint, prompt_version, visual_tokens
+from benchmarks.fingerprint import fingerprint
+from benchmarks.measures import block, prompt_version, visual_tokens
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
+from pixel_env.released_protocol import BOXES
 from pixel_env.rollout import Episode, Planned
 from pixel_env.tasks import SUITES, FileTasks, Task, TaskSet, submission
 from pixel_env.tasks.submission import FORMS
 from pixel_env.trajectory import Trajectory, load_jsonl, save_jsonl
+
+PACKAGES = (
+    "pixel-env", "gymnasium", "numpy", "pillow", "av", "decord", "rapidfuzz", "math-verify", "pyarrow", "openai",
+    "torch", "transformers",
+)  # fmt: skip
+"""Whose versions may move a number."""
+
+MOST_ERRORS = 50
 
 SUITE_LIMIT = 256
 """Questions of a generated suite, unless --limit says otherwise."""
@@ -190,16 +200,17 @@ class Run:
         for part, trajectories in zip(parts, played, strict=True):
             prints.append(fingerprint(part.asked))
             measured = block(trajectories, costs, part.env)
-            measured |= {"fingerprint": prints[-1], "env_kwargs": part.env_kwargs}
+            measured |= {"fingerprint": prints[-1], "env_kwargs": part.env_kwargs, "errors": _errors(trajectories)}
             blocks[part.label] = measured | self.submit(part, trajectories)
         return {
-            **provenance(("pixel-env", "gymnasium", "numpy", "pillow", *_weights(facts))),
+            **provenance(PACKAGES),
             "policy": s.policy,
             "fingerprint": fingerprint(prints),
             "samples": s.samples,
             "seeds": {"sampling": s.seed, "bootstrap": 0},
             "decoding": facts,
-            "environment": {"id": ENV_ID, **dataclasses.asdict(first.view_settings)},
+            "environment": {"id": ENV_ID, "protocol": s.protocol, **dataclasses.asdict(first.view_settings)}
+            | ({"coordinates": BOXES} if s.protocol == "pixelreasoner" else {}),
             "operations": list(s.operations),
             "scorer": s.scorer,
             "counterfactual": s.counterfactual,
@@ -212,7 +223,13 @@ class Run:
     def submit(self, part: Part, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         """Write the official file of a split whose answers are hidden."""
         tasks = part.tasks
-        if any(t.scored for t in trajectories) or not isinstance(tasks, FileTasks) or tasks.name not in FORMS:
+        if any(t.scored for t in trajectories):
+            return {}
+        if not isinstance(tasks, FileTasks) or tasks.name not in FORMS:
+            print(
+                f"{part.label}: no answers are known, so no score, and no official form to hand them in; they are in "
+                f"{self.trajectories}"
+            )
             return {}
         if len({t.task_id for t in trajectories}) < len(tasks):
             return {"submission": None}  # a part of the questions cannot be handed in
@@ -222,8 +239,10 @@ class Run:
         return {"submission": path.name}
 
 
-def _weights(facts: dict[str, Any]) -> tuple[str, ...]:
-    return ("torch", "transformers") if "dtype" in facts else ()
+def _errors(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """Return which episodes broke off and why, the first `MOST_ERRORS`; the summary has their number."""
+    broken = [t for t in trajectories if t.error is not None][:MOST_ERRORS]
+    return [{"task_id": t.task_id, "seed": t.seed, "error": t.error} for t in broken]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

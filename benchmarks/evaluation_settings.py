@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +84,13 @@ DERIVED: dict[str, dict[str, Any]] = {
 }
 """What follows from the preset unless it is given."""
 
-NATIVE: dict[str, Any] = {"crop_padding": 0.0, "scorer": "strict", "view_pixels": None, "crop_pixels": None}
+NATIVE: dict[str, Any] = {
+    "crop_padding": 0.0,
+    "coordinates": "pixel",
+    "scorer": "strict",
+    "view_pixels": None,
+    "crop_pixels": None,
+}
 RELEASED: dict[str, Any] = {"crop_padding": 0.1, "scorer": "pixelreasoner_compat", "max_new_tokens": 2048}
 RELEASED_PIXELS = {"view_pixels": VIDEO_PIXELS, "crop_pixels": CROP_CELLS[1] * CELL}
 """What follows from the protocol unless it is given; the pixels only with the standard preset."""
@@ -123,7 +130,11 @@ def _add_what(group: "argparse._ArgumentGroup") -> None:
     add("--limit", type=int, help="questions of each entry of --tasks (all of a set on disk; 256 of a suite)")
     add("--levels", nargs="+", type=int, choices=LEVELS, default=(1, 2), help="of generated suites, mixed (1 2)")
     add("--split", choices=SPLITS, default="test", help="of generated suites (%(default)s)")
-    add("--preset", choices=tuple(PRESETS), help="size of pictures (micro for --policy micro, else standard)")
+    add(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="size of pictures (as a trained run says; micro for --policy micro, else standard)",
+    )
     add("--scorer", choices=SCORERS, help="whose verdicts (strict; pixelreasoner_compat in that protocol)")
     add("--seed", type=int, default=0, help="of sampling, and of the questions that --limit draws (%(default)s)")
     add("--out", type=Path, help="folder for results; the same command goes on where it stopped (runs/eval-DATE-TIME)")
@@ -138,8 +149,12 @@ def _add_views(group: "argparse._ArgumentGroup") -> None:
     add("--view-pixels", type=int, help="budget of the first view; the frames of a video share it (by preset)")
     add("--crop-pixels", type=int, help="budget of each crop and selected frame (by preset)")
     add("--num-frames", type=int, default=16, help="frames of a video shown at first (%(default)s)")
-    add("--coordinates", choices=tuple(COORDINATES), default="pixel", help="unit of boxes (%(default)s)")
-    add("--crop-padding", type=float, help="margin around a box, in fractions of the image (0; 0.1 as released)")
+    add("--coordinates", choices=tuple(COORDINATES), help="unit of boxes (pixel)")
+    add(
+        "--crop-padding",
+        type=float,
+        help="margin around a box, in fractions of the image (as a trained run says, else 0; 0.1 as released)",
+    )
     add("--max-turns", type=int, default=5, help="turns an episode, the answer included (%(default)s)")
     add(
         "--operations", nargs="+", choices=(*OPERATIONS, "none"), default=OPERATIONS, metavar="NAME",
@@ -176,6 +191,14 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     values = vars(parser(description).parse_args(argv))
     retry = values.pop("retry_errors")
     out = values.pop("out") or RUNS / time.strftime("eval-%Y%m%d-%H%M%S")
+    trained = trained_with(values["policy"])
+    taken = {name: value for name, value in trained.items() if values[name] is None}
+    if values["protocol"] == "pixelreasoner":
+        taken = {name: value for name, value in taken.items() if name == "preset"}  # the rest is the protocol's
+    values |= taken
+    if taken:
+        said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in taken.items())
+        print(f"{values['policy']} was trained with {said}; so it is evaluated with that")
     values["preset"] = values["preset"] or ("micro" if values["policy"] == "micro" else "standard")
     released = values["protocol"] == "pixelreasoner"
     by_protocol = RELEASED | (RELEASED_PIXELS if values["preset"] == "standard" else {}) if released else {}
@@ -188,6 +211,21 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     settings = settings_of(values)
     _check(settings)
     return settings, out, retry
+
+
+def trained_with(policy: str) -> dict[str, Any]:
+    """Return how a model of `agents/train_vlm.py` saw pictures, from the config.json of its run; else nothing.
+
+    A run keeps its models two folders below that file: ``RUN/rl/model``, ``RUN/rl/checkpoint-100``.
+    """
+    folder = Path(policy).resolve()
+    if not (folder / "config.json").is_file() or len(folder.parents) < 2:
+        return {}
+    try:
+        settings = json.loads((folder.parents[1] / "config.json").read_text(encoding="utf-8"))["settings"]
+        return {name: settings[name] for name in ("preset", "coordinates", "crop_padding") if name in settings}
+    except (OSError, ValueError, KeyError, TypeError):  # the model is of another origin
+        return {}
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -13,28 +12,16 @@ from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import Summary, at_k, bootstrap, evaluate
 from pixel_env.faithfulness import faithfulness
 from pixel_env.rollout import Episode
-from pixel_env.tasks import Task
 from pixel_env.trajectory import Trajectory
 
 Key = tuple[str, int | None]
 
 
-def fingerprint(items: Sequence[Task] | Sequence[str]) -> str:
-    """Return a digest of what is asked: ids, questions, options and answers of tasks, or of other fingerprints.
-
-    The order does not count. Pictures are not read: sets with the same texts and other pictures look alike.
-    """
-    parts = [
-        item if isinstance(item, str) else json.dumps([item.task_id, item.question, item.choices, item.answers])
-        for item in items
-    ]
-    return _digest("\n".join(sorted(parts)))
-
-
 def prompt_version(env: PixelReasonEnv) -> dict[str, str]:
     """Return the constant system text and a digest of it and of the guideline below every question."""
     said = env.instructions + env.protocol.guideline(env.operations)
-    return {"version": _digest(said), "instructions": env.instructions}
+    version = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return {"version": version, "instructions": env.instructions}
 
 
 def visual_tokens(episode: Episode) -> tuple[int, ...]:
@@ -57,12 +44,11 @@ def block(
     Args:
         trajectories: Episodes, any number a task.
         costs: Of each episode.
-        env: An environment that replays them, to measure how operations met known cues; None leaves that out.
+        env: An environment that replays them where a cue is known, to measure faithfulness; None leaves that out.
     """
     report = evaluate(trajectories)
     done = [t for t in trajectories if t.error is None]
-    spent = _over_tasks((t.task_id, sum(costs[t.task_id, t.seed].visual_tokens)) for t in done)
-    cued = env is not None and any(t.cue_coverage is not None for t in done)
+    spent = _over_questions((t.question, sum(costs[t.task_id, t.seed].visual_tokens)) for t in done)
     scores = [s.score.mean for s in report.suites.values() if s.score is not None]
     return {
         "tasks": report.overall.tasks,
@@ -71,7 +57,7 @@ def block(
         "mean_of_suites": fmean(scores) if scores else None,
         "at_k": _at_k(trajectories),
         "visual_tokens": dataclasses.asdict(bootstrap(spent)) if spent else None,
-        "faithfulness": dataclasses.asdict(faithfulness(trajectories, env)) if cued and env is not None else None,
+        "faithfulness": None if env is None else dataclasses.asdict(faithfulness(trajectories, env)),
     }
 
 
@@ -93,13 +79,9 @@ def _at_k(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
     return rows
 
 
-def _over_tasks(values: Iterable[tuple[str, float]]) -> list[float]:
-    """Return the mean of each task."""
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
-        by_task[task_id].append(value)
-    return [fmean(group) for group in by_task.values()]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _over_questions(values: Iterable[tuple[tuple[str, str], float]]) -> list[float]:
+    """Return the mean of each question."""
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
+        by_question[question].append(value)
+    return [fmean(group) for group in by_question.values()]

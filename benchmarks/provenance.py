@@ -2,11 +2,13 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance(packages: Sequence[str]) -> dict[str, Any]:
-    """Head of a results file; `packages` are those whose versions matter."""
+    """Head of a results file; `packages` are those whose versions matter, where they are installed."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(packages),
@@ -34,11 +36,23 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": _versions(packages),
     }
 
 
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def commit() -> str:
-    """Commit of the checkout, with a plus when files differ from it."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
+    """Commit of the checkout that this file is in, with a plus when files differ from it; "unknown" without git."""
+    asked, here = ["git", "describe", "--always", "--dirty=+"], Path(__file__).parent
+    try:
+        said = subprocess.run(asked, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # no git; what was measured is worth more than its commit
+        return "unknown"
     return said.stdout.strip() or "unknown"

@@ -42,9 +42,8 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """What to call it."""
-        folder = self.path.resolve().parent.name
-        return f"{self.result['policy']} ({folder})"
+        """What to call it: the policy and the folder as it was given, as folders of the same name are common."""
+        return f"{self.result['policy']} ({self.path.parent})"
 
 
 def read_costs(path: Path) -> dict[tuple[str, int | None], Costs]:

@@ -22,6 +22,14 @@ from pixel_env.tasks import SUITES
 COLUMNS = ("V*", "TallyQA-complex", "MVBench", "InfoVQA")
 SETS = dict(zip(("vstar", "tallyqa-complex", "mvbench", "infographicvqa"), COLUMNS, strict=True))
 """Format of `pixel_env.tasks`: its column."""
+PARTS_OF_SETS = {"tallyqa/complex": "TallyQA-complex"} | {
+    f"pixelreasoner/{name}": column
+    for name, column in {
+        "vstar": "V*", "tallyqa": "TallyQA-complex", "mvbench": "MVBench", "infovqa": "InfoVQA",
+        "infographicvqa": "InfoVQA", "infographicsvqa": "InfoVQA",
+    }.items()
+}  # fmt: skip
+"""Suite of a set with others, in lower case: its column. The release names the evaluation data by benchmark."""
 STAND_INS = {"search": "V*", "count": "TallyQA-complex", "clip": "MVBench", "read": "InfoVQA"}
 """Generated suite: the benchmark that it mirrors."""
 
@@ -52,11 +60,14 @@ QUOTED: tuple[Row, ...] = (
 
 
 def measured(result: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
-    """Return the two rows of a result, score and RaPR; none if it has no entry of `columns` (part: column).
+    """Return the two rows of a result, score and RaPR; none if it has no entry of `columns` (part or suite: column).
 
     A cell is the percentage with its 95% interval, and the number of questions.
     """
-    found = {columns[label]: part["summary"] for label, part in result["parts"].items() if label in columns}
+    found: dict[str, Mapping[str, Any]] = {}
+    for label, part in result["parts"].items():
+        whole = {label: part["summary"]} if label in columns else part.get("suites", {})
+        found |= {columns[name.lower()]: summary for name, summary in whole.items() if name.lower() in columns}
     if not found:
         return []
     name, about = str(result["policy"]), f"measured, commit {result['commit']}"
@@ -70,7 +81,7 @@ def _cell(summary: Mapping[str, Any] | None, key: str, number: bool = True) -> s
     if summary is None or summary[key] is None:
         return "-"
     low, mean, high = (100 * summary[key][side] for side in ("low", "mean", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + (f" n={summary['tasks']}" if number else "")
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + (f" n={summary['questions']}" if number else "")
 
 
 def quoted() -> list[list[str]]:
@@ -83,7 +94,7 @@ def quoted() -> list[list[str]]:
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """Return both tables: the paper's with what was measured on its benchmarks, and that of the generated suites."""
-    rows = [row for result in results for row in measured(result, SETS)]
+    rows = [row for result in results for row in measured(result, SETS | PARTS_OF_SETS)]
     text = "## Table 1\n\n" + _table(COLUMNS, quoted() + rows)
     stand_ins = [row for result in results for row in measured(result, STAND_INS)]
     if stand_ins:
@@ -114,6 +125,15 @@ def run(policies: Sequence[str], tasks: Sequence[str], n: int, out: Path, more: 
     return folders
 
 
+def _check_parts(results: Sequence[Mapping[str, Any]]) -> None:
+    for result in results:
+        if not any(measured(result, columns) for columns in (SETS | PARTS_OF_SETS, STAND_INS)):
+            raise UsageError(
+                f"expected results on one of {', '.join((*SETS, *PARTS_OF_SETS, *STAND_INS))}, "
+                f"got {', '.join(result['parts'])} of {result['policy']}"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     formatter = argparse.RawDescriptionHelpFormatter
@@ -128,12 +148,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, more = parser.parse_known_args(argv)
         if more and not more[0].startswith("--"):
             raise UsageError(f"expected options, got {more[0]!r}; see --help of table1.py and of evaluate.py")
+        for tasks in arguments.tasks:  # before anything is played
+            if (name := tasks.partition(":")[0]) not in (*SETS, *STAND_INS, "tallyqa", "pixelreasoner"):
+                raise UsageError(
+                    f"expected --tasks of the paper's benchmarks, {', '.join(SETS)}, tallyqa or pixelreasoner, or of "
+                    f"the generated suites, got {name}"
+                )
         policies = arguments.run or ([] if arguments.results else ["micro"])
         n = arguments.n or (0 if arguments.tasks else 32)
         if not arguments.tasks:
             more += [] if "--preset" in more else ["--preset", "micro"]
         folders = [*arguments.results, *run(policies, arguments.tasks, n, arguments.out, more)]
-        text = markdown([read_result(folder) for folder in folders])
+        results = [read_result(folder) for folder in folders]
+        _check_parts(results)
+        text = markdown(results)
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "table1.md").write_text(text + "\n", encoding="utf-8")
     except OSError as error:

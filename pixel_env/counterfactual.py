@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from pixel_env.decoding import MediaError
 from pixel_env.media import Box, Source, view
 from pixel_env.operations import View
 from pixel_env.tasks import Task, TaskSet
@@ -24,8 +25,8 @@ def shown_by_operations(task: Task, tasks: TaskSet, counterfactual: Counterfactu
 
     Args:
         task: the task of the episode.
-        tasks: where another one comes from: the next of the same suite with other media of the same
-            kind, or of any suite.
+        tasks: where another one comes from: the next of the same suite with other media of the same kind that can be
+            read, or of any suite.
         counterfactual: one of `COUNTERFACTUALS`.
 
     Raises:
@@ -56,16 +57,28 @@ def _next_media(task: Task, tasks: TaskSet) -> Source:
     same_kind: Source | None = None
     for step in range(1, count):
         other = tasks[(here + step) % count]
-        if other.media.kind == task.media.kind and other.media != task.media:
-            if other.suite == task.suite:
+        if other.media.kind != task.media.kind or other.media == task.media:
+            continue
+        same_suite = other.suite == task.suite
+        if (same_suite or same_kind is None) and _readable(other.media):
+            if same_suite:
                 return other.media
-            same_kind = same_kind or other.media
+            same_kind = other.media
     if same_kind is None:
         raise ValueError(
-            f"expected another task with other {task.media.kind} media for counterfactual 'other_task', got none among "
-            f"{count} tasks; give more tasks, or take counterfactual='blank'"
+            f"expected another task with other {task.media.kind} media that can be read for counterfactual "
+            f"'other_task', got none among {count} tasks; give more tasks, or take counterfactual='blank'"
         )
     return same_kind
+
+
+def _readable(media: Source) -> bool:
+    """Whether a source can be shown: damage of another task is no error of this one."""
+    try:
+        media.frame(0)
+    except MediaError:
+        return False
+    return True
 
 
 def _moved(region: Box, asked: Source, source: Source) -> Box:

@@ -149,7 +149,7 @@ class Sampling:
 
 
 def probe_video(path: str) -> tuple[int, int, list[float]]:
-    """Read width, height and the time of every frame in seconds, without decoding a picture."""
+    """Read width and height, as stored, and the time of every frame in seconds, without decoding a picture."""
     with av.open(path) as container:
         if not container.streams.video:
             raise ValueError("it holds no video stream")
@@ -213,13 +213,18 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
         packets = (packet for packet in container.demux(video=0) if not packet.is_corrupt)
         frames = enumerate(frame for packet in packets for frame in packet.decode())
         pictures = {
-            index: frame.to_ndarray(format="rgb24")
+            index: _upright(frame)
             for index, frame in itertools.takewhile(lambda pair: pair[0] <= max(wanted), frames)
             if index in wanted
         }
     if missing := wanted - pictures.keys():
         raise ValueError(f"frame {min(missing)} cannot be read; the file is damaged or cut short")
     return [pictures[index] for index in indices]
+
+
+def _upright(frame: "av.VideoFrame") -> np.ndarray:
+    """Return a frame as an array, turned as its display matrix says: decord does that itself."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 
 def decode_video(path: str, sampling: Sampling) -> Frames:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -20,6 +20,9 @@ from pixel_env.trajectory import Trajectory
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
+
+Key = tuple[str, str]
+"""Suite, and what tells apart in it."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class Summary:
 
     Attributes:
         tasks: number of tasks with at least one finished episode.
+        questions: number of questions among them, fewer where several tasks are one question; n of the intervals.
         episodes: number of finished episodes.
         errors: number of episodes that broke off; they enter nothing below.
-        score: metric of the task (accuracy, or ANLS for text), over tasks that have answers; bootstrap over tasks.
-        accuracy: share of correct answers, averaged over the same tasks; Wilson, with their number as n.
+        score: metric of the task (accuracy, or ANLS for text), over questions that have answers; see `mean_interval`.
+        accuracy: share of correct answers, averaged over the same questions; Wilson, with their number as n.
         rapr: rate of pixel-space reasoning: share of episodes in which an operation succeeded; Wilson too.
         rapr_needed: the same over tasks whose first view is not enough.
         mean_operations: operations called an episode, failed ones included.
@@ -55,6 +59,7 @@ class Summary:
     """
 
     tasks: int
+    questions: int
     episodes: int
     errors: int
     score: Interval | None
@@ -110,6 +115,8 @@ def _cell(summary: Summary, column: str) -> str:
         return "-"
     if column == "mean_operations":
         return f"{value:.2f}"
+    if column == "tasks" and summary.questions < summary.tasks:
+        return f"{value} ({summary.questions} questions)"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
@@ -117,7 +124,7 @@ def evaluate(trajectories: Iterable[Trajectory], seed: int = 0) -> Report:
     """Summarise trajectories, all together and by suite (in alphabetical order).
 
     Args:
-        trajectories: any number of episodes a task; tasks weigh equally in `score` and `accuracy`.
+        trajectories: any number of episodes a task; questions weigh equally in `score` and `accuracy`.
         seed: of the bootstrap.
     """
     everything = list(trajectories)
@@ -131,7 +138,7 @@ def evaluate(trajectories: Iterable[Trajectory], seed: int = 0) -> Report:
 
 
 def paired_difference(a: Iterable[Trajectory], b: Iterable[Trajectory], seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean difference in score, a minus b, over the same tasks, and its 95% interval (bootstrap over tasks).
+    """Return the mean difference in score, a minus b, over the same tasks, and its 95% interval over questions.
 
     Args:
         a: trajectories of one policy.
@@ -150,11 +157,12 @@ def paired_difference(a: Iterable[Trajectory], b: Iterable[Trajectory], seed: in
             f"expected trajectories of the same tasks on both sides, got {len(unmatched)} tasks on one side only, "
             f"such as {sorted(unmatched)[0][1]}"
         )
-    scores_a, scores_b = (_task_means(_scored(_finished(side)), "score") for side in (a, b))
-    differences = [scores_a[task] - scores_b[task] for task in scores_a if task in scores_b]
+    scores_a, scores_b = (_means(_scored(_finished(side)), "score", _task) for side in (a, b))
+    questions = {_task(t): t.question for t in a}
+    differences = _grouped((questions[task], scores_a[task] - scores_b[task]) for task in scores_a if task in scores_b)
     if not differences:
         raise ValueError("expected at least one task finished on both sides, got none")
-    interval = bootstrap(differences, seed)
+    interval = bootstrap([fmean(values) for values in differences.values()], seed)
     return interval.mean, interval.low, interval.high
 
 
@@ -174,7 +182,7 @@ class Samples:
 
 
 def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
-    """Return avg@k and pass@k with 95% intervals (bootstrap over tasks).
+    """Return avg@k and pass@k with 95% intervals over questions, see `mean_interval`.
 
     Unbiased for any number n >= k of finished episodes a task: avg@k is the mean over all n, pass@k as in `pass_at_k`.
 
@@ -186,8 +194,10 @@ def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
     Raises:
         ValueError: without a trajectory of a task with answers, or if a task has fewer than k finished episodes.
     """
-    by_task: dict[tuple[str, str], list[bool]] = {}
+    by_task: dict[Key, list[bool]] = {}
+    questions: dict[Key, Key] = {}
     for trajectory in _scored(trajectories):
+        questions[_task(trajectory)] = trajectory.question
         outcomes = by_task.setdefault(_task(trajectory), [])
         if trajectory.error is None:
             outcomes.append(trajectory.correct)
@@ -196,8 +206,10 @@ def at_k(trajectories: Iterable[Trajectory], k: int, seed: int = 0) -> Samples:
     for (_, task_id), outcomes in by_task.items():
         if len(outcomes) < k:
             raise ValueError(f"expected at least k = {k} finished episodes a task, got {len(outcomes)} of {task_id}")
-    any_right = [pass_at_k(len(outcomes), sum(outcomes), k) for outcomes in by_task.values()]
-    return Samples(k, bootstrap([fmean(o) for o in by_task.values()], seed), bootstrap(any_right, seed))
+    average = _grouped((questions[task], fmean(outcomes)) for task, outcomes in by_task.items())
+    any_right = _grouped((questions[task], pass_at_k(len(o), sum(o), k)) for task, o in by_task.items())
+    over_questions = (mean_interval([fmean(g) for g in groups.values()], seed) for groups in (average, any_right))
+    return Samples(k, *over_questions)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -237,6 +249,19 @@ def wilson(mean: float, n: int) -> Interval:
     return Interval(mean, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
 
 
+def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Return the mean of independent values and its 95% interval: Wilson's where all are 0 or 1, else `bootstrap`.
+
+    A bootstrap of equal values has no width, so that one wrong answer would be a certain 0.
+
+    >>> str(mean_interval([0.0])), str(mean_interval([0.5, 0.5]))
+    ('0.0 [0.0, 79.3]', '50.0 [50.0, 50.0]')
+    """
+    if all(value in (0, 1) for value in values):
+        return wilson(fmean(values), len(values))
+    return bootstrap(values, seed)
+
+
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     """Return the mean of independent values and its 95% percentile bootstrap interval.
 
@@ -258,15 +283,16 @@ def _resampled_mean(values: NDArray[np.float64], rng: np.random.Generator) -> fl
 def _summarise(trajectories: Sequence[Trajectory], seed: int) -> Summary:
     done = _finished(trajectories)
     turns = [turn for trajectory in done for turn in trajectory.turns]
-    looked = _task_means(done, "used_operation")
-    scores, accuracies = (_task_means(_scored(done), name) for name in ("score", "correct"))
+    looked = _means(done, "used_operation")
+    scores, accuracies = (_means(_scored(done), name) for name in ("score", "correct"))
     operations = sum(trajectory.num_operations for trajectory in done)
     answered = [trajectory for trajectory in _scored(done) if trajectory.answer is not None]
     return Summary(
-        tasks=len(looked),
+        tasks=len({_task(trajectory) for trajectory in done}),
+        questions=len(looked),
         episodes=len(done),
         errors=len(trajectories) - len(done),
-        score=bootstrap(list(scores.values()), seed) if scores else None,
+        score=mean_interval(list(scores.values()), seed) if scores else None,
         accuracy=wilson(fmean(accuracies.values()), len(accuracies)) if scores else None,
         rapr=wilson(fmean(looked.values()), len(looked)) if done else None,
         rapr_needed=_mean(trajectory.used_operation for trajectory in done if trajectory.needs_operation),
@@ -287,17 +313,24 @@ def _scored(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     return [trajectory for trajectory in trajectories if trajectory.scored]
 
 
-def _task(trajectory: Trajectory) -> tuple[str, str]:
+def _task(trajectory: Trajectory) -> Key:
     """Return what tells a task from others: two sets of one format, each a suite of its own, share their ids."""
     return trajectory.suite, trajectory.task_id
 
 
-def _task_means(trajectories: Sequence[Trajectory], name: str) -> dict[tuple[str, str], float]:
-    """Return the mean of an attribute over the episodes of each task."""
-    by_task: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for trajectory in trajectories:
-        by_task[_task(trajectory)].append(float(getattr(trajectory, name)))
-    return {task: fmean(values) for task, values in by_task.items()}
+def _means(
+    trajectories: Sequence[Trajectory], name: str, of: Callable[[Trajectory], Key] = lambda t: t.question
+) -> dict[Key, float]:
+    """Return the mean of an attribute over the episodes of each question, or of each of what `of` says."""
+    grouped = _grouped((of(trajectory), float(getattr(trajectory, name))) for trajectory in trajectories)
+    return {key: fmean(values) for key, values in grouped.items()}
+
+
+def _grouped(values: Iterable[tuple[Key, float]]) -> dict[Key, list[float]]:
+    groups: dict[Key, list[float]] = defaultdict(list)
+    for key, value in values:
+        groups[key].append(value)
+    return groups
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -1,7 +1,7 @@
 """Does a policy use what it asked to see? Measures beside accuracy, from trajectories and the ground truth of tasks.
 
 A right answer does not show that the operations led to it. Here is measured whether they showed the evidence (the cue),
-how often a task that needs an operation was answered without one, and, with a second run in which operations show grey
+how often a task was answered without an operation, and, with a second run in which operations show grey
 or another task's pixels (`pixel_env.counterfactual`), what their pixels were worth.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from pixel_env.evaluation import Interval, bootstrap, paired_difference
+from pixel_env.evaluation import Interval, mean_interval, paired_difference
 from pixel_env.media import Box
 from pixel_env.operations import View
 from pixel_env.tasks import Cue
@@ -41,8 +41,8 @@ class Call:
 class Faithfulness:
     """The measures of a set of trajectories; None where nothing could be counted.
 
-    Means over the calls (or episodes) of each task, then over tasks, with a bootstrap interval over tasks. Calls that
-    failed showed nothing and are left to `evaluation`'s error rate; episodes that broke off enter nothing.
+    Means over the calls (or episodes) of each question, then over questions, with an interval. Calls that failed showed
+    nothing and are left to `evaluation`'s error rate; episodes that broke off enter nothing.
 
     Attributes:
         episodes: finished episodes.
@@ -51,6 +51,8 @@ class Faithfulness:
         crop_iou: intersection over union of a crop and the cue's box: below 1 also for crops that are too large.
         whole_cue_rate: share of calls that show the whole cue.
         cue_frame_rate: share of selected frames that are frames of the cue.
+        answered_without_looking: of the episodes with an answer, the share without an operation that succeeded,
+            whether or not the task is known to need one.
         right_without_looking: of the episodes on tasks that need an operation, the share right without one that
             succeeded: guesses, or answers that the first view should not have allowed.
     """
@@ -61,6 +63,7 @@ class Faithfulness:
     crop_iou: Interval | None
     whole_cue_rate: Interval | None
     cue_frame_rate: Interval | None
+    answered_without_looking: Interval | None
     right_without_looking: Interval | None
 
 
@@ -78,24 +81,27 @@ def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], see
         ValueError: if the environment shows other pictures than the trajectories say.
     """
     done = [trajectory for trajectory in trajectories if trajectory.error is None]
-    made = [(trajectory.task_id, call) for trajectory in done for call in calls(trajectory, env)]
+    cued = [trajectory for trajectory in done if trajectory.cue_coverage is not None]
+    made = [(trajectory.question, call) for trajectory in cued for call in calls(trajectory, env)]
+    answered = [(t.question, float(not t.used_operation)) for t in done if t.answer is not None]
     unseen = [
-        (trajectory.task_id, float(trajectory.correct and not trajectory.used_operation))
+        (trajectory.question, float(trajectory.correct and not trajectory.used_operation))
         for trajectory in done
         if trajectory.needs_operation
     ]
 
-    def over_tasks(name: str) -> Interval | None:
-        return _over_tasks([(task_id, getattr(call, name)) for task_id, call in made], seed)
+    def over_calls(name: str) -> Interval | None:
+        return _over_questions([(question, getattr(call, name)) for question, call in made], seed)
 
     return Faithfulness(
         episodes=len(done),
         calls=len(made),
-        crop_coverage=over_tasks("coverage"),
-        crop_iou=over_tasks("iou"),
-        whole_cue_rate=over_tasks("whole_cue"),
-        cue_frame_rate=over_tasks("cue_frames"),
-        right_without_looking=_over_tasks(unseen, seed),
+        crop_coverage=over_calls("coverage"),
+        crop_iou=over_calls("iou"),
+        whole_cue_rate=over_calls("whole_cue"),
+        cue_frame_rate=over_calls("cue_frames"),
+        answered_without_looking=_over_questions(answered, seed),
+        right_without_looking=_over_questions(unseen, seed),
     )
 
 
@@ -174,9 +180,9 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def _over_tasks(values: Iterable[tuple[str, float | None]], seed: int) -> Interval | None:
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for task_id, value in values:
+def _over_questions(values: Iterable[tuple[tuple[str, str], float | None]], seed: int) -> Interval | None:
+    by_question: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for question, value in values:
         if value is not None:
-            by_task[task_id].append(float(value))
-    return bootstrap([fmean(group) for group in by_task.values()], seed) if by_task else None
+            by_question[question].append(float(value))
+    return mean_interval([fmean(group) for group in by_question.values()], seed) if by_question else None

@@ -9,6 +9,7 @@ curves: it bumps the version of the environments.
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 from pixel_env.actions import SCHEMAS
 
@@ -83,19 +84,25 @@ def instructions(coordinates: str, offered: Sequence[str] = OPERATIONS) -> str:
     return _TOOLS.format(head=_HEAD, schemas=schemas, coordinates=units).rstrip()
 
 
-def without_functions(system: str) -> str:
-    """Return the system text for a server that is given the functions as schemas and describes them itself.
+def functions_apart(system: str) -> tuple[str, list[dict[str, Any]]]:
+    """Take the functions out of a system text, for a server that is given their schemas and describes them itself.
 
     Args:
-        system: what :func:`instructions` returned; any other text is returned as it is.
+        system: what :func:`instructions` returned.
 
-    >>> without_functions(instructions("fraction")).splitlines()[0]
-    'You are a helpful assistant.'
+    Returns:
+        The rest of the text and the schemas of the functions in it; any other text as it is, and none.
+
+    >>> text, schemas = functions_apart(instructions("fraction", ["select_frames"]))
+    >>> text, [schema["function"]["name"] for schema in schemas]
+    ('You are a helpful assistant.', ['select_frames'])
     """
     for coordinates, sentence in COORDINATES.items():
-        if system == instructions(coordinates):
-            return f"{_HEAD}\n\n{sentence}"
-    return system
+        for offered in (OPERATIONS, *((name,) for name in OPERATIONS)):
+            if system == instructions(coordinates, offered):
+                rest = f"{_HEAD}\n\n{sentence}" if "crop_image" in offered else _HEAD
+                return rest, [schema for schema in SCHEMAS if schema["function"]["name"] in offered]
+    return system, []
 
 
 def plain(text: str) -> str:

@@ -32,7 +32,7 @@ def grade_released(task: "Task", actions: Sequence[str]) -> Grade:
     """Grade an episode as the release does; -1, where nothing can be read, becomes a parse failure with score 0.
 
     Args:
-        task: holds the accepted `answers`; of a choice task the letters of these are accepted.
+        task: holds the accepted `answers`; of a choice task what its file states is accepted, else their letters.
         actions: everything the policy wrote, turn by turn.
 
     Raises:
@@ -68,6 +68,8 @@ def released_verdict(response: str, answers: Sequence[str]) -> int:
 def _accepted(task: "Task") -> tuple[str, ...]:
     if task.answer_kind != "choice":
         return task.answers
+    if task.stated:
+        return task.stated
     accepted = {normalise(answer) for answer in task.answers}
     return tuple(
         letter for letter, choice in zip(ascii_uppercase, task.choices, strict=False) if normalise(choice) in accepted

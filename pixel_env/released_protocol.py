@@ -23,6 +23,9 @@ from pixel_env.operations import OperationResult, View
 from pixel_env.prompts import not_a_video, not_finite
 from pixel_env.settings import ViewSettings
 
+BOXES = "fraction where all four numbers are below 1, else pixel"
+"""What stands for the unit of boxes, which the setting `coordinates` does not change here."""
+
 CELL = 784
 VIEW_CELLS = (512, 5120)
 """What the README exports as MIN_PIXELS and MAX_PIXELS: bounds of every picture that the model reads."""

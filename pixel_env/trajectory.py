@@ -75,6 +75,7 @@ class Trajectory:
         error: why the episode broke off (a file that cannot be decoded, a policy that failed), else None. With an
             error, `correct` and `score` mean nothing.
         scored: the task has answers; without any, `correct` and `score` mean nothing.
+        group: shared by tasks that are one question in several forms; "" for a question of its own.
     """
 
     env_id: str
@@ -99,6 +100,12 @@ class Trajectory:
     kind: str = "rollout"
     error: str | None = None
     scored: bool = True
+    group: str = ""
+
+    @property
+    def question(self) -> tuple[str, str]:
+        """What tells independent questions apart: two sets of one format, each a suite of its own, share their ids."""
+        return self.suite, self.group or self.task_id
 
     @property
     def used_operation(self) -> bool:
@@ -271,6 +278,7 @@ class Recorder:
             kind=kind,
             error=error,
             scored=bool(self._task.answers),
+            group=self._task.group,
         )
 
 

@@ -74,15 +74,22 @@ def read_code(shown: Image.Image | np.ndarray) -> int:
 
 
 def write_coded(
-    path: Path, stamps: list[int], rate: int = 10, codec: str = "libx264", options: dict[str, str] | None = None
+    path: Path,
+    stamps: list[int],
+    rate: int = 10,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    turned: int = 0,
 ) -> Path:
-    """A video whose i-th frame says i and is shown at ``stamps[i] / rate`` seconds."""
+    """A video whose i-th frame says i and is shown at ``stamps[i] / rate`` seconds, ``turned`` by degrees if at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
         stream = container.add_stream(codec, rate=rate, options=quiet)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
+        if turned:
+            stream.set_display_rotation(turned)
         for index, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(coded_frame(index), "rgb24")
             frame.pts, frame.time_base = stamp, Fraction(1, rate)
@@ -176,6 +183,17 @@ def infographicvqa(root: Path) -> Path:
     write_json(root / "test.json", {**head, "dataset_split": "test", "data": [
         {"questionId": 70001, "question": "Which city?", **item, "data_split": "test"},
         {"questionId": 70002, "question": "How many?", **item, "data_split": "test"},
+    ]})  # fmt: skip
+    return root
+
+
+def docvqa(root: Path) -> Path:
+    """DocVQA as the challenge's two archives unpack; the JSON says ``documents/`` though the images lie flat."""
+    save(root / "spdocvqa_images/ffbf0023_4.png")
+    item = {"question_types": ["form"], "docId": 279, "ucsf_document_id": "ffbf0023", "ucsf_document_page_no": "4",
+            "image": "documents/ffbf0023_4.png", "data_split": "val"}  # fmt: skip
+    write_json(root / "spdocvqa_qas/val_v1.0_withQT.json", {"dataset_name": "SP-DocVQA", "data": [
+        {"questionId": 49153, "question": "What is the date?", **item, "answers": ["1/8/93"]},
     ]})  # fmt: skip
     return root
 

@@ -114,6 +114,30 @@ def test_a_tool_call_of_a_server_is_an_action(tools: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("operations", "names"),
+    [
+        ((), None),
+        (("crop_image",), ["crop_image"]),
+        (("select_frames",), ["select_frames"]),
+        (("select_frames", "crop_image"), ["crop_image", "select_frames"]),
+    ],
+)
+def test_native_tools_are_those_on_offer(operations: tuple[str, ...], names: list[str] | None) -> None:
+    with asking(lambda *_: completion(ANSWER), tools="native") as (server, policy):
+        rollout(policy, ZOOM, [0], operations=operations, **SMALL)
+    [body] = server.bodies
+    assert [tool["function"]["name"] for tool in body.get("tools", [])] == (names or [])
+    assert names or "tools" not in body  # servers refuse an empty list
+    assert "<tools>" not in str(body["messages"])
+
+
+def test_native_tools_are_refused_in_the_protocol_of_the_release() -> None:
+    with asking(lambda *_: completion(ANSWER), tools="native") as (server, policy):
+        [played] = rollout(policy, ZOOM, [0], protocol="pixelreasoner", **SMALL)
+    assert "expected tools='text' with protocol='pixelreasoner'" in str(played.error) and not server.bodies
+
+
+@pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
         ("crop_image", '{"bbox_2d": [0, 0, 56', "expected valid JSON in the call"),

@@ -1,7 +1,9 @@
 """Comparisons, curves and the table, over evaluations whose numbers are known."""
 
 import csv
+import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytest
 from test_evaluation import made
 
 from benchmarks import budget_curves, compare, evaluate, table1
-from benchmarks.measures import fingerprint
-from pixel_env.trajectory import save_jsonl
+from benchmarks.fingerprint import fingerprint
+from pixel_env.trajectory import load_jsonl, save_jsonl
 
 A = {"mean": 0.5, "low": 0.25, "high": 0.75}
 
@@ -30,7 +32,7 @@ def written(folder: Path, scores: dict[str, float], fingerprint_of: str = "same"
     save_jsonl(folder / "trajectories.jsonl", episodes)
     costs = [{"task_id": t.task_id, "seed": t.seed, "visual_tokens": [16, t.num_operations]} for t in episodes]
     (folder / "costs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in costs))
-    part = {"tasks": len(episodes), "summary": {"tasks": 4, "score": A, "rapr": A}}
+    part = {"tasks": len(episodes), "summary": {"tasks": 4, "questions": 4, "score": A, "rapr": A}}
     result: dict[str, Any] = {
         "policy": folder.name, "commit": "abc", "fingerprint": fingerprint([fingerprint_of]), "scorer": "strict",
         "settings": {"policy": folder.name, "seed": 0}, "operations": ["crop_image"], "overall": {},
@@ -56,6 +58,15 @@ def test_the_difference_and_the_flips(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "| all | 4 | 25.0 | 50.0 | +25.0 [" in said and "B worse than A: 1\n  p0: A -> A" in said
 
 
+def test_forms_of_a_question_are_compared_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, score in (("a", 0.0), ("b", 1.0)):
+        folder = written(tmp_path / name, {"p0": score, "p1": score, "p2": score})
+        episodes = [dataclasses.replace(t, group="p") for t in load_jsonl(folder / "trajectories.jsonl")]
+        save_jsonl(folder / "trajectories.jsonl", episodes)
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "| all | 1 | 0.0 | 100.0 |" in capsys.readouterr().out
+
+
 def test_other_questions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = written(tmp_path / "a", {"p0": 1.0})
     b = written(tmp_path / "b", {"p0": 1.0}, fingerprint_of="other")
@@ -77,6 +88,28 @@ def test_a_curve_rises_where_episodes_end(tmp_path: Path) -> None:
     assert points["operations"] == [(0, 0.25), (1, 0.25), (2, 0.5), (4, 0.625), (1.75, 0.625)]
     assert points["visual_tokens"] == [(16, 0.25), (17, 0.25), (18, 0.5), (20, 0.625), (17.75, 0.625)]
     assert (tmp_path / "out" / "budget_curves.png").stat().st_size > 5000
+
+
+def test_curves_without_matplotlib(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    assert budget_curves.main([str(written(tmp_path / "a", {"p0": 1.0})), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot draw: " in error and "pip install" in error and error.count("\n") == 1
+    assert (tmp_path / "out" / "budget_curves.csv").exists()
+
+
+def test_folders_of_the_same_name_have_a_curve_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        written(tmp_path / place / "out", {"p0": 1.0, "p1": 0.0})
+    given = [str(tmp_path / place / "out") for place in ("a", "b")]
+    assert budget_curves.main([*given, "--out", str(tmp_path / "curves")]) == 0
+    with (tmp_path / "curves" / "budget_curves.csv").open() as file:
+        assert {row["evaluation"] for row in csv.DictReader(file)} == {f"out ({folder})" for folder in given}
+    assert budget_curves.main([given[0], given[0], "--out", str(tmp_path / "curves")]) == 2
+    assert "expected each evaluation once" in capsys.readouterr().err
 
 
 def test_long_curves_are_thinned() -> None:
@@ -102,8 +135,40 @@ def test_without_data_the_generated_suites_stand_in(tmp_path: Path) -> None:
     assert table1.main(["--run", "direct", "oracle", "--n", "2", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "table1.md").read_text().split("## The generated suites")[1]
     assert "Not to be set beside" in text and "`search` (after V*)" in text and "**oracle**: RaPR" in text
-    assert text.split("| **oracle** | ")[1].splitlines()[0].count("100.0 [100.0, 100.0] n=2") == 4
+    assert (
+        text.split("| **oracle** | ")[1].splitlines()[0].count("100.0 [34.2, 100.0] n=2") == 4
+    )  # Wilson: 2 / (2 + z^2)
     assert (tmp_path / "0-direct" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "suite", "column"),
+    [
+        ("pixelreasoner", "pixelreasoner/vstar", 0),
+        ("pixelreasoner", "pixelreasoner/tallyqa", 1),
+        ("tallyqa", "tallyqa/complex", 1),
+        ("pixelreasoner", "pixelreasoner/InfographicsVQA", 3),
+    ],
+)
+def test_a_benchmark_inside_a_set_has_its_column(label: str, suite: str, column: int, tmp_path: Path) -> None:
+    summary = {"tasks": 4, "questions": 4, "score": A, "rapr": A}
+    other = summary | {"score": None}
+    part = {"summary": other, "suites": {suite: summary, "pixelreasoner/other": other, "tallyqa/simple": other}}
+    a = written(tmp_path / "mine", {"p0": 1.0}, parts={label: part})
+    assert table1.main(["--results", str(a), "--out", str(tmp_path / "out")]) == 0
+    line = (tmp_path / "out" / "table1.md").read_text().split("| **mine** | ")[1].splitlines()[0]
+    cells = ["-"] * 4
+    cells[column] = "50.0 [25.0, 75.0] n=4"
+    assert line.startswith(" | ".join(cells))
+
+
+def test_a_table_without_a_row_of_its_own_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = written(tmp_path / "mine", {"p0": 1.0}, parts={"hrbench": {"summary": {}, "suites": {"hrbench/single": {}}}})
+    assert table1.main(["--results", str(a), "--out", str(tmp_path / "out")]) == 2
+    assert "got hrbench of mine" in capsys.readouterr().err
+    assert table1.main(["--run", "direct", "--tasks", f"hrbench:{tmp_path}", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "got hrbench" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_run_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Counterfactual views: only pixels of operations change."""
 
 import dataclasses
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -9,11 +10,12 @@ from fakes import ArraySource, checkerboard, image_task, ramp, tasks, video_task
 
 from pixel_env import PixelReasonEnv
 from pixel_env.counterfactual import picture, shown_by_operations
-from pixel_env.media import view
+from pixel_env.media import ImageFile, view
 from pixel_env.operations import View
 from pixel_env.policies import OraclePolicy, RandomPolicy
 from pixel_env.rollout import rollout
 from pixel_env.tasks import ProceduralTasks, TaskList
+from pixel_env.tasks.sources import DamagedMedia
 from pixel_env.trajectory import Trajectory, replay
 
 MIXED = "PixelReason-Mixed-v0"
@@ -81,6 +83,17 @@ def test_another_task_is_the_next_one_of_the_suite_and_kind() -> None:
     assert shown_by_operations(first, tasks(first, other_suite), "other_task") is other_suite.media  # type: ignore
     assert shown_by_operations(first, order, "none") is first.media
     assert shown_by_operations(first, order, "blank") is None
+
+
+def test_a_neighbour_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"no picture")
+    damaged = [image_task(task_id="row", media=DamagedMedia("image", "row 1"))]
+    damaged += [image_task(task_id="file", media=ImageFile(tmp_path / "cut.jpg"))]
+    board = board_task(suite="count")
+    items = tasks(image_task(), *damaged, board)  # type: ignore[arg-type]
+    assert shown_by_operations(items[0], items, "other_task") is items[3].media
+    with pytest.raises(ValueError, match="that can be read"):
+        shown_by_operations(items[0], tasks(image_task(), *damaged), "other_task")
 
 
 def test_frames_of_a_shorter_video() -> None:

@@ -1,6 +1,7 @@
 """The evaluation command: what it writes, that it goes on after a kill, and what it says about mistakes."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from chat_server import completion, serving
 
 from agents import players
 from benchmarks import evaluate
-from benchmarks.measures import fingerprint
+from benchmarks.evaluation_settings import parse
+from benchmarks.fingerprint import fingerprint
 from pixel_env.rollout import Conversation
 from pixel_env.trajectory import load_jsonl, replay
 
@@ -107,14 +109,20 @@ def test_after_a_kill_nothing_is_asked_twice(
     assert written[0] == written[1]
 
 
-def test_errors_are_counted_and_can_be_tried_again(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_counted_and_can_be_tried_again(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     class Broken(Asked):
         def act(self, conversations: Sequence[Conversation]) -> list[str]:
             raise RuntimeError("out of order")
 
     arguments = ("--tasks", "search", *MICRO, "--limit", "2", "--policy", f"{__name__}:POLICY")
     use(Broken(), monkeypatch)
-    result = run(*arguments)["overall"]
+    whole = run(*arguments)
+    assert {(e["task_id"], e["error"]) for e in whole["parts"]["search"]["errors"]} == {
+        (t.task_id, "RuntimeError: out of order") for t in load_jsonl(tmp_path / "out" / "trajectories.jsonl")
+    }
+    result = whole["overall"]
     assert (result["summary"]["errors"], result["summary"]["score"], result["visual_tokens"]) == (2, None, None)
     use(Asked(), monkeypatch)
     assert run(*arguments)["overall"]["summary"]["errors"] == 2
@@ -157,6 +165,30 @@ def test_hidden_answers_give_the_official_file_and_no_score(run: Command, tmp_pa
     assert handed_in[0]["answer"] == "" and handed_in[1]["answer"].isdigit()  # direct guesses numbers only
 
 
+def test_hidden_answers_without_an_official_form_are_told(
+    run: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.star(tmp_path / "data")
+    result = run("--tasks", f"star:{tmp_path / 'data' / 'STAR_test.json'}", "--policy", "direct")
+    assert result["overall"]["summary"]["score"] is None and "submission" not in result["parts"]["star"]
+    assert "star: no answers are known, so no score, and no official form" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("policy", "missing", "extra"),
+    [("endpoint:tiny@http://127.0.0.1:9/v1", "openai", "endpoint"), ("micro", "torch", "agents")],
+)
+def test_a_missing_package_is_told_in_one_line(
+    policy: str, missing: str, extra: str, run: Command, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for module in ("agents.api_policy", "agents.endpoint", "agents.micro"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    run("--tasks", "search", *MICRO, "--policy", policy, "--limit", "1", code=2)
+    error = capsys.readouterr().err
+    assert "cannot play with" in error and missing in error and f"[{extra}]" in error and error.count("\n") == 1
+
+
 def test_an_endpoint(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     arguments = ("--tasks", "search", *MICRO, "--limit", "3", "--samples", "2")
@@ -173,7 +205,8 @@ def test_the_micro_model(run: Command) -> None:
     result = run(*arguments)
     assert result["overall"]["summary"]["episodes"] == 2 and result["environment"]["view_pixels"] == 112 * 112
     assert result["decoding"]["temperature"] == 0 and result["decoding"]["dtype"] in ("float32", "bfloat16")
-    assert "torch" in result["machine"]["versions"]
+    assert {"torch", "av", "rapidfuzz"} <= result["machine"]["versions"].keys()
+    assert len(result["decoding"]["weights"]) == 16
 
 
 @pytest.mark.parametrize(
@@ -232,8 +265,25 @@ def test_the_protocol_of_the_release(run: Command, monkeypatch: pytest.MonkeyPat
     assert "crop_image_normalized" in asked.instructions and asked.observations[0]["text"].startswith("<image>What is")
     environment = {name: result["environment"][name] for name in ("view_pixels", "crop_pixels", "crop_padding")}
     assert environment == {"view_pixels": 16 * 512 * 784, "crop_pixels": 5120 * 784, "crop_padding": 0.1}
+    assert result["environment"]["coordinates"].startswith("fraction where all four numbers are below 1")
     assert result["scorer"] == "pixelreasoner_compat" and result["settings"]["max_new_tokens"] == 2048
     assert result["overall"]["summary"]["score"]["mean"] == 0.0  # whatever is no call is an answer
     trajectories = load_jsonl(tmp_path / "out" / "trajectories.jsonl")
     assert all(t.terminated and replay(t) == t for t in trajectories)
     run(*arguments, "grid", out="other", code=2)
+
+
+def test_a_trained_model_is_evaluated_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "run" / "rl" / "model"
+    layouts.write_json(model / "config.json", {"model_type": "qwen2_5_vl"})
+
+    def read(*more: str) -> tuple[str, str, float, int]:
+        settings, *_ = parse(["--tasks", "search", "--policy", str(model), *more], "")
+        return settings.preset, settings.coordinates, settings.crop_padding, settings.max_new_tokens
+
+    assert read() == ("standard", "pixel", 0.0, 1024) and not capsys.readouterr().out  # no run around it
+    layouts.write_json(tmp_path / "run" / "config.json", {"settings": {"preset": "micro", "crop_padding": 0.04}})
+    assert read() == ("micro", "pixel", 0.04, 160)
+    assert "was trained with --preset micro --crop-padding 0.04" in capsys.readouterr().out
+    assert read("--preset", "standard", "--crop-padding", "0") == ("standard", "pixel", 0.0, 1024)
+    assert read("--protocol", "pixelreasoner")[2] == 0.1

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pixel_env.evaluation import at_k, bootstrap, evaluate, paired_difference, pass_at_k, wilson
+from pixel_env.evaluation import at_k, bootstrap, evaluate, mean_interval, paired_difference, pass_at_k, wilson
 from pixel_env.trajectory import Trajectory, Turn
 
 FIRST = Trajectory(
@@ -133,6 +133,24 @@ def test_bootstrap_is_close_to_the_normal_interval_and_seeded() -> None:
 def test_bootstrap_of_two_values_is_exact() -> None:
     # Means of two draws from {0, 1}: 0 with 1/4, 0.5 with 1/2, 1 with 1/4, so the 2.5% and 97.5% quantiles are 0 and 1.
     assert dataclasses.astuple(bootstrap([0.0, 1.0])) == (0.5, 0.0, 1.0)
+
+
+def test_right_or_wrong_is_never_certain() -> None:
+    found = evaluate([made(correct=False, score=0.0)]).overall
+    assert found.score == found.accuracy == wilson(0.0, 1)  # not 0.0 [0.0, 0.0]
+    assert at_k(samples(4, 4), k=2).average == at_k(samples(4, 4), k=2).any_right == wilson(1.0, 2)
+    assert mean_interval([0.0, 0.5, 1.0], seed=3) == bootstrap([0.0, 0.5, 1.0], seed=3)
+
+
+def test_forms_of_a_question_are_one_trial() -> None:
+    turned = [made(task_id=f"t{q}{turn}", group=f"q{q}", correct=q == 0, score=float(q == 0), num_operations=q)
+              for q in range(2) for turn in range(4)]  # fmt: skip
+    overall = evaluate(turned).overall
+    assert (overall.tasks, overall.questions) == (8, 2)
+    assert overall.score == overall.accuracy == overall.rapr == wilson(0.5, 2) == at_k(turned, 1).any_right
+    assert "| 8 (2 questions) |" in evaluate(turned).to_markdown()
+    right = [dataclasses.replace(t, score=1.0, correct=True) for t in turned]
+    assert paired_difference(right, turned) == dataclasses.astuple(bootstrap([0.0, 1.0]))
 
 
 def test_paired_difference_by_hand() -> None:

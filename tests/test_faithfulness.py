@@ -82,13 +82,29 @@ def test_means_over_calls_then_over_tasks() -> None:
         "crop_iou": 0.5,
         "whole_cue_rate": pytest.approx((0.5 + 0.0) / 2),
         "cue_frame_rate": 0.5,
+        "answered_without_looking": pytest.approx((0.0 + 0.5 + 1.0) / 3),  # also where nothing is known of a need
         "right_without_looking": pytest.approx((0.0 + 0.5) / 2),
     }
 
 
 def test_nothing_to_count() -> None:
-    found = faithfulness([play(PLAIN, r"\boxed{A}")], environment())
-    assert list(vars(found).values()) == [1, 0, None, None, None, None, None]
+    found = faithfulness([play(PLAIN, "hm")], environment())
+    assert list(vars(found).values()) == [1, 0, None, None, None, None, None, None]
+
+
+def test_answers_without_looking_count_where_no_need_is_known() -> None:
+    unknown = [image_task(task_id=f"u{number}") for number in range(2)]
+    env = PixelReasonEnv(tasks=tasks(*unknown), preset="micro")
+    played = []
+    for task, looks in zip(unknown, (["crop_image([0, 0, 56, 56])"], []), strict=True):
+        episode = Episode(env)
+        episode.reset(task.task_id, seed=0)
+        for action in [*looks, r"\boxed{B}"]:
+            episode.step(action)
+        played.append(episode.trajectory())
+    found = faithfulness(played, env)
+    assert found.answered_without_looking is not None and found.answered_without_looking.mean == 0.5
+    assert found.right_without_looking is None
 
 
 def test_failed_operations_do_not_count_as_looking() -> None:

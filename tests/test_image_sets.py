@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from layouts import (
     base64_png,
+    docvqa,
     hrbench_rows,
     hrbench_tsv,
     infographicvqa,
@@ -105,6 +106,8 @@ def test_hrbench(tmp_path: Path, suffix: str) -> None:
         1,
     ] * 2  # turned, not shuffled
     assert tasks[0].question == 'What does the "sign" say?'
+    groups = [task.group for task in everything(tasks)]
+    assert groups[:4] == groups[:1] * 4 and groups[4:] == groups[4:5] * 4 and groups[0] != groups[4]
     assert [task.suite for task in everything(tasks)] == ["hrbench/single"] * 4 + ["hrbench/cross"] * 4
     for index in (5, 2, 3, 7, 0):  # forwards, backwards, across row groups
         assert tasks[index].media.frame(0).getpixel((1, 1)) == (index, 0, 200)
@@ -119,6 +122,18 @@ def test_hrbench_without_a_column(tmp_path: Path) -> None:
     (tmp_path / "hr_bench_4k.tsv").write_text("x\n")
     with pytest.raises(ValueError, match=r"expected one table in .*, got hr_bench_4k\.tsv, hr_bench_8k\.tsv"):
         load_tasks("hrbench", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "spdocvqa_qas", "spdocvqa_qas/val_v1.0_withQT.json"])
+def test_docvqa_of_the_challenge(place: str, tmp_path: Path) -> None:
+    [task] = everything(load_tasks("docvqa", docvqa(tmp_path) / place))
+    assert (task.answers, task.answer_kind, task.media.frame(0).size) == (("1/8/93",), "text", (120, 90))
+
+
+def test_docvqa_beside_its_documents(tmp_path: Path) -> None:
+    root = docvqa(tmp_path)
+    save(root / "documents/ffbf0023_4.png", size=(30, 20))  # the path as it stands comes first
+    assert load_tasks("docvqa", root)[0].media.frame(0).size == (30, 20)
 
 
 # --- TallyQA ---------------------------------------------------------------------------------------------------------

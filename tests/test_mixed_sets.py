@@ -35,6 +35,33 @@ def test_pixelreasoner(tmp_path: Path, form: str) -> None:
     assert [video.media.timestamp(index) for index in range(4)] == [0, 0.5, 1, 1.5]
 
 
+@pytest.mark.parametrize(
+    ("qid", "suite"),
+    [
+        ("vstar-17", "vstar"),
+        ("mvbench-action-count-3", "mvbench"),
+        ("InfographicsVQA/1-2", "InfographicsVQA"),
+        ("tallyqa", "tallyqa"),
+    ],
+)
+def test_pixelreasoner_suites(qid: str, suite: str, tmp_path: Path) -> None:
+    [row, *_] = pixelreasoner_rows(tmp_path)
+    write_json(tmp_path / "release.json", [{**row, "qid": qid}])
+    assert load_tasks("pixelreasoner", tmp_path)[0].suite == f"pixelreasoner/{suite}"
+
+
+def test_pixelreasoner_with_several_images(tmp_path: Path) -> None:
+    [row, *_] = pixelreasoner_rows(tmp_path)
+    save(tmp_path / "images/second.jpg", size=(30, 30))
+    write_json(
+        tmp_path / "release.json", [{**row, "image": [*row["image"], "images/second.jpg"]}, {**row, "image": []}]
+    )
+    first, damaged = everything(load_tasks("pixelreasoner", tmp_path))
+    assert first.media.frame(0).size == (120, 90)
+    with pytest.raises(MediaError, match="expected image as a list of paths"):
+        damaged.media.frame(0)
+
+
 def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     rows = pixelreasoner_rows(tmp_path)[:2]
@@ -42,6 +69,10 @@ def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
     write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "B"}, {**plain[1], "answer": None}])
     colour, dogs = everything(load_tasks("pixelreasoner", tmp_path))
     assert (colour.answers, dogs.answers) == (("blue",), ())
+    assert colour.stated == ("B",)  # what the released scorer compares with
+    write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "Blue"}])
+    [colour] = everything(load_tasks("pixelreasoner", tmp_path / "vstar.parquet"))
+    assert (colour.answers, colour.stated) == (("blue",), ("Blue",))
 
 
 def test_video_r1(tmp_path: Path) -> None:

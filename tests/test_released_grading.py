@@ -82,6 +82,11 @@ def test_choice_tasks_accept_the_letter_alone() -> None:
     assert not grade_released(task, [r"\boxed{blue}"]).correct
 
 
+def test_choice_tasks_whose_file_states_the_text_accept_that() -> None:
+    task = image_task(stated=("blue",))
+    assert [grade_released(task, [rf"\boxed{{{answer}}}"]).correct for answer in ("blue", "B")] == [True, False]
+
+
 def test_grades_read_every_turn() -> None:
     task = video_task(answers=("3",))
     assert grade_released(task, ["I see 3", "<tool_call>"]).correct  # an earlier turn, without a box

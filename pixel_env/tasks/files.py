@@ -10,6 +10,7 @@ from typing import Any
 from pixel_env.decoding import MediaError
 from pixel_env.prompts import WHAT_IS_SHOWN
 from pixel_env.tasks import image_sets, message_lists, mixed_sets, video_sets
+from pixel_env.tasks.paths import media_root
 from pixel_env.tasks.records import Fields
 from pixel_env.tasks.row import Row
 from pixel_env.tasks.sources import DamagedMedia
@@ -205,7 +206,8 @@ def load_tasks(
     Args:
         name: A key of `FORMATS`.
         path: A folder, a table, or the common beginning of parquet shards.
-        root: Folder that media paths start from and must stay in; by default ``path``, or the folder of the table.
+        root: Folder that media paths start from and must stay in; by default ``path``, or the folder of the table,
+            or the folder above ``*_qas/`` where ``*_images/`` lies beside it.
         seed: Of shuffled options, in sets that always list the right one first.
         num_frames: Frames taken from each video.
         question: What ``"images"`` and ``"videos"``, which come without questions, are asked.
@@ -221,7 +223,7 @@ def load_tasks(
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"expected seed as an int of at least 0, got {seed!r}")
     place = Path(path).expanduser()
-    start = (place if place.is_dir() else place.parent) if root is None else Path(root).expanduser()
+    start = media_root(place) if root is None else Path(root).expanduser()
     if not start.is_dir():
         raise ValueError(f"expected a folder for the media, got {start}, where there is none; check path and root")
     return _open(name, place, start, seed, num_frames, question, None, _changed(place))

@@ -3,6 +3,7 @@
 A set has two functions: one opens its table, one makes a task of a row.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -93,14 +94,19 @@ def open_hrbench(path: Path) -> Table:
 
 
 def hrbench_task(row: Row) -> Task:
-    """Make a task of HR-Bench. Each question comes four times with its options turned round; that order is kept."""
+    """Make a task of HR-Bench. Each question comes four times with its options turned round; that order is kept.
+
+    The four share a group, by question and options: what `cycle_category` holds is not documented.
+    """
     choices = [row.texts(letter)[0] for letter in "ABCD"]
     answer = row.text("answer").strip()
     if answer not in ("A", "B", "C", "D"):
         raise row.wrong("answer", "a letter A to D")
     right = choices["ABCD".index(answer)]
     suite = row.category("category")
-    return row.choice(row.text("question"), row.stored_image("image"), choices, right, suite=suite)
+    question = row.text("question")
+    group = hashlib.sha256(json.dumps([question, *sorted(choices)]).encode()).hexdigest()[:16]
+    return row.choice(question, row.stored_image("image"), choices, right, suite=suite, group=group)
 
 
 # --- TallyQA (manoja328/TallyQA_dataset on GitHub) --------------------------------------------------------------------
@@ -134,19 +140,34 @@ IMAGE_FOLDERS = ("", "images", "infographicsvqa_images", "spdocvqa_images", "doc
 
 
 def open_documents(path: Path) -> Table:
-    """Open the JSON of the challenge (a list under ``data``) or the parquet files of the Hub."""
-    tables = find_tables(path, ("*.json", "*.parquet"))
+    """Open the JSON of the challenge (a list under ``data``) or the parquet files of the Hub.
+
+    The challenge packs its JSON into a folder of its own, ``spdocvqa_qas/`` or ``infographicsvqa_qas/``, beside
+    ``spdocvqa_images/`` or ``infographicsvqa_images/``.
+    """
+    tables = find_tables(path, ("*.json", "*.parquet", "*_qas/*.json"))
     return open_table(tables, ("questionId", "question"), ("answers",), ("image",))
 
 
 def document_task(row: Row) -> Task:
     """Make a task whose metric is ANLS. The test splits have no answers, as null, as an empty list or not at all."""
     if row.has("image_local_name") or row.has("image"):
-        media: Source = row.image("image_local_name" if row.has("image_local_name") else "image", IMAGE_FOLDERS)
+        media: Source = _document_image(row, "image_local_name" if row.has("image_local_name") else "image")
     else:  # a column of a parquet file, which is not among the cells until it is looked at
         media = row.stored_image("image")
     answers = row.texts("answers") if row.has("answers") else ()
     return row.task(row.text("question"), media, answers, answer_kind="text")
+
+
+def _document_image(row: Row, key: str) -> Source:
+    """Return the image of a document: at its path, or by its name, as the archive drops ``documents/``."""
+    name = row.text(key)
+    bare = name.rpartition("/")[2]
+
+    def lies(file: str) -> bool:
+        return any((row.root / folder / file).is_file() for folder in IMAGE_FOLDERS)
+
+    return row.image_file(key, bare if not lies(name) and lies(bare) else name, IMAGE_FOLDERS)
 
 
 def question_id(fields: Fields) -> int:

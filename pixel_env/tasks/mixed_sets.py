@@ -1,5 +1,6 @@
 """Sets of images and videos: the data of Pixel Reasoner, Video-R1, and files of one's own."""
 
+import re
 from pathlib import Path
 
 from pixel_env.media import Source, VideoFile
@@ -29,9 +30,10 @@ def pixelreasoner_task(row: Row) -> Task:
     r"""Make a task of the RL or an evaluation set.
 
     Options stand in the question and are split off; an answer may be a list, and boxed. `qid` begins with the name of
-    the benchmark, the suite. Infographics are graded as text, as ANLS asks, also where the answer is a number.
+    the benchmark, the suite, as the release reads it: up to the first dash, or slash. Infographics are graded as text,
+    as ANLS asks, also where the answer is a number.
     """
-    bench = row.text("qid").rpartition("-")[0] or row.text("qid")
+    bench = re.split("[-/]", row.text("qid"), maxsplit=1)[0]
     suite = row.with_fields({"qid": bench}).category("qid")
     key = "gt_answer" if row.has("gt_answer") else "answer"
     answers = tuple(map(unboxed, row.texts(key))) if row.has(key) else ()
@@ -39,7 +41,7 @@ def pixelreasoner_task(row: Row) -> Task:
     named = [option_of(answer, choices) for answer in answers]
     media = _pixelreasoner_media(row)
     if choices and (not answers or named[0] is not None):
-        return row.choice(question, media, choices, named[0] if answers else None, suite=suite)
+        return row.choice(question, media, choices, named[0] if answers else None, suite=suite, stated=answers)
     kind = "text" if "info" in bench.lower() else answer_kind(answers)
     return row.task(row.text("question").strip(), media, answers, answer_kind=kind, suite=suite)
 
@@ -48,9 +50,9 @@ def _pixelreasoner_media(row: Row) -> Source:
     if pixelreasoner_media(row.fields) == "video":
         return row.frame_files("image")
     names = row.texts("image")
-    if len(names) != 1:
-        raise row.wrong("image", "a list of one path, as is_video is not true")
-    return row.image_file("image", names[0])
+    if not names:
+        raise row.wrong("image", "a list of paths")
+    return row.image_file("image", names[0])  # of several images the first, as the port of the release to verl takes it
 
 
 # --- Video-R1 (Video-R1/Video-R1-data, Video-R1/Video-R1-eval) --------------------------------------------------------

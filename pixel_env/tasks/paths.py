@@ -36,6 +36,17 @@ def inside(root: Path, relative: object, folders: Sequence[str] = ("",)) -> Path
     raise ValueError(f"expected a file below {root}, got none at {tried}; unpack the media there, or give their root")
 
 
+def media_root(path: Path) -> Path:
+    """Return the folder that media paths start from: a folder, or that of a table.
+
+    The document challenges unpack into ``*_qas/`` and ``*_images/`` beside each other: there it is the folder of both.
+    """
+    folder = path if path.is_dir() else path.parent
+    if folder.name.endswith("_qas") and any(folder.parent.glob("*_images")):
+        return folder.parent
+    return folder
+
+
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[str]:
     """Return the names of the files with these suffixes in a folder and the folders in it, sorted, with ``/``.
 

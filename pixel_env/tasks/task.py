@@ -37,6 +37,10 @@ class Task:
         choices: Texts of the options (A), (B), ... of a ``"choice"`` task; empty otherwise.
         cue: Ground-truth location of the evidence, None if unknown.
         needs_operation: Whether the first view is not enough; None if unknown.
+        stated: The accepted answers of a ``"choice"`` task as the file states them, letter or text, where the verdict
+            of the released scorer depends on that. Empty for the letters of `answers`.
+        group: Shared by tasks that are one question in several forms, such as with its options turned round; intervals
+            count them once. Empty for a question of its own.
         level: Difficulty 1 to 3 of a procedural task, else None.
     """
 
@@ -49,6 +53,8 @@ class Task:
     choices: tuple[str, ...] = ()
     cue: Cue | None = None
     needs_operation: bool | None = None
+    stated: tuple[str, ...] = ()
+    group: str = ""
     level: int | None = None
 
     def __post_init__(self) -> None:
