@@ -6,7 +6,7 @@ Every batch is a function of its seed, so that a run that was stopped goes on as
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from agents import micro_calls, micro_lessons, micro_sheets
 from agents.conversation import ChatEncoder, Tokens
 from agents.micro import FACTOR
 from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, whole
-from agents.micro_seeing import WORDS, Labels, Picture
+from agents.micro_seeing import Labels, Picture
 from agents.micro_sheets import DRILLS, sheet_view
+from agents.micro_weights import token_weights
 from pixel_env.media import MAX_ENLARGEMENT, view_size
 from pixel_env.tasks.scenes import TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
@@ -40,21 +41,13 @@ PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
 CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
-LEADING_WEIGHT, WORD_WEIGHT = 5.0, 0.5
-"""Of tokens in an answer, where characters and digits weigh 1. The leading one of a value is what was looked up: all
-others of a box follow from its first digit, so that a model can get them right that has found nothing. Words need their
-tenth of it: guessing what will be named is how a fresh model begins to attend to image tokens."""
-CONCLUSION_WEIGHT = 3.0
-"""Least weight of a token of a boxed answer: to carry over what was said before it is learned late."""
-BOX = "\\boxed"
-SEPARATION = 3
-"""Most tokens between the characters of one value: those of `"56, 2"`."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
 """Shares of stage "talk" until which there are only characters, no questions, only sheets."""
 DRILL_SHARES = (0.15, 0.2, 0.18, 0.12, 0.15, 0.2)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
-    *[micro_sheets.object_sheet] * 2,
+    micro_sheets.object_sheet,
+    *[micro_sheets.shape_sheet] * 3,
     micro_sheets.string_sheet,
     lambda rng: micro_sheets.dot_sheet(rng)[0],
 )
@@ -132,7 +125,7 @@ class LessonEncoder:
     def __init__(self, encoder: ChatEncoder, drawn: bool) -> None:
         self.encoder, self.drawn = encoder, drawn
         self._text = lru_cache(maxsize=8192)(encoder.text)
-        self._values = {encoder.text(character)[0] for character in WORDS["glyph"]}
+        self._weights = lru_cache(maxsize=8192)(partial(token_weights, encoder.tokenizer))
 
     def __call__(self, lessons: Sequence[Lesson]) -> Example:
         """Lessons one after another in one conversation, images numbered as they come."""
@@ -155,15 +148,10 @@ class LessonEncoder:
                 example.spans.append((start, len(example.ids), turn.skill))
                 example.add(self._text("\n"), 0)
         example.weights = [0.0] * len(example.ids)
-        answers = (turn.answer for lesson in lessons for turn in lesson.turns)
-        for (start, end, skill), answer in zip(example.spans, answers, strict=True):
-            boxed = end - 1 - len(self._text(BOX + answer.partition(BOX)[2])) if BOX in answer else end
-            telling = [token in self._values for token in example.ids[start:end]]
-            word = WORD_WEIGHT if any(telling) else 1.0
-            for k, tells in enumerate(telling):
-                value = 1.0 if any(telling[max(0, k - SEPARATION) : k]) else LEADING_WEIGHT
-                weight = max(value if tells else word, CONCLUSION_WEIGHT if start + k >= boxed else 0.0)
-                example.weights[start + k] = SKILL_WEIGHT[skill] * weight
+        turns = (turn for lesson in lessons for turn in lesson.turns)
+        for (start, end, skill), turn in zip(example.spans, turns, strict=True):
+            weights = self._weights(turn.text, turn.answer, skill.startswith("bare"))
+            example.weights[start:end] = [SKILL_WEIGHT[skill] * weight for weight in weights]
         return example
 
 

@@ -42,6 +42,8 @@ CLASSES = {name: len(words) for name, words in WORDS.items()} | {
     **dict.fromkeys(INKS, len(DIGITS)),
 }
 """Number of values of each attribute; the last of a further character is "none"."""
+WORD_WEIGHT = {"glyph": 1.0, "colour": 0.3, "kind": 1.0, "dots": 0.3}
+"""In the loss: shapes are learned as late as characters, and at a low weight hardly at all."""
 SHARPNESS = 12.0
 """Scale of the cosine between an image token and a direction."""
 LEGIBLE = 5.5
@@ -188,7 +190,7 @@ class TokenReader(nn.Module):
                 logits = SHARPNESS * pointing[known] @ nn.functional.normalize(meanings, dim=-1).T
                 logits = nn.functional.pad(logits, (0, 1))  # nothing at all scores 0
                 target = labels[name][known]
-                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(logits, target)
+                total = total + WORD_WEIGHT[name] * nn.functional.cross_entropy(logits, target)
                 scores[name] = float((logits.argmax(-1) == target).float().mean())
         return total, scores
 
@@ -256,9 +258,7 @@ class TokenWriter(nn.Module):
             known = (labels[name] != NONE) & (labels[name] < CLASSES[name])
             if known.any():
                 logits = _matched(tokens[known], self._table(name).detach())
-                total = total + (1.0 if name == "glyph" else 0.3) * nn.functional.cross_entropy(
-                    logits, labels[name][known]
-                )
+                total = total + WORD_WEIGHT.get(name, 0.3) * nn.functional.cross_entropy(logits, labels[name][known])
         if (known := labels["sides"][:, 0].isfinite()).any():
             wanted = between_knots(labels["sides"][known])
             for side, table in enumerate(self.sides.detach()):

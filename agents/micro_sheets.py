@@ -76,6 +76,14 @@ def object_sheet(rng: np.random.Generator) -> Canvas:
     )
 
 
+def shape_sheet(rng: np.random.Generator) -> Canvas:
+    """Objects of all colours, shapes and sizes that carry nothing."""
+    cells = _grid(rng, pick(rng, (4, 4, 3, 2)))
+    some = shuffled(rng, cells)[: int(rng.integers(1, len(cells) + 1))]
+    boxes = [jittered(rng, cell, max(18.0, (cell[2] - cell[0]) * rng.uniform(0.35, 0.9))) for cell in some]
+    return _sheet(rng, [Mark(pick(rng, SHAPES), box, pick(rng, COLOUR_NAMES)) for box in boxes])
+
+
 def dot_sheet(rng: np.random.Generator) -> tuple[Canvas, list[tuple[str, int, int]]]:
     """Trays of dots, and for each its name and its black and white dots."""
     marks, trays = [], []

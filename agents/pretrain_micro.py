@@ -2,6 +2,7 @@
 
     python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
     python agents/pretrain_micro.py --base agents/micro_base     # more of the last stage
+    python agents/pretrain_micro.py --base agents/micro_base --begin see --talk-steps 0     # and of the first one
 
 1. see: the vision tower alone learns what is under each image token.
 2. talk: the language model alone learns to look up, to ground and to answer, from image tokens that are written
@@ -32,6 +33,7 @@ from agents import micro, micro_batches, micro_calls, micro_lessons
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import Example, LessonEncoder, collate, joined
 from agents.micro_seeing import WORDS, Labels, TokenReader, TokenWriter, fitted
+from agents.micro_weights import LOOKED_UP
 
 SEEING_WEIGHT = 0.3
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see."""
@@ -43,6 +45,8 @@ WRITER_STEPS, WRITER_RATE = 300, 2e-2
 """Of the fit of a writer to a saved base."""
 OFFSET = 2_000_000
 """Between the lessons of two seeds: more than a run has steps."""
+SEEING_BEGUN = 0.15
+"""Share of stage 1 that a saved base skips: that of characters alone."""
 STAGES = ("see", "talk", "speak")
 
 
@@ -120,7 +124,7 @@ class Pretraining:
                 part.load_state_dict(saved[name])
             print(f"resumed {self.checkpoint} at stage {self.state.stage}, step {self.state.step}", flush=True)
         elif args.base:
-            self.state.stage = "speak"
+            self.state.stage = args.begin
             self._fit_writer()
         self.optimizers = self._optimizers()
         if saved is not None:
@@ -168,7 +172,8 @@ class Pretraining:
         size = {"see": self.args.see_batch, "talk": self.args.talk_batch, "speak": self.args.batch}[stage]
 
         def submit(step: int) -> Future[Any]:
-            return workers.submit(_batch, stage, step + OFFSET * self.args.seed, size, step / max(1, steps))
+            done = max(step / max(1, steps), SEEING_BEGUN if self.args.base and stage == "see" else 0.0)
+            return workers.submit(_batch, stage, step + OFFSET * self.args.seed, size, done)
 
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
@@ -252,11 +257,9 @@ class Pretraining:
             for row, example in enumerate(part):
                 for start, end, skill in example.spans:
                     right = hits[row, start - 1 : end - 1].cpu()
-                    if skill in ("ground", "mark") or skill.startswith(("sheet", "bare")):  # by what was looked up
-                        weights = torch.tensor(example.weights[start:end])
-                        found[skill].append(float(right[weights == weights.max()].float().mean()))
-                    else:
-                        found[skill].append(float(right.all()))
+                    # By what was looked up: the rest of an answer follows.
+                    looked = torch.tensor(example.weights[start:end]) >= LOOKED_UP * micro_batches.SKILL_WEIGHT[skill]
+                    found[skill].append(float(right[looked].float().mean() if looked.any() else right.all()))
         return {"loss": loss_sum, **{skill: sum(v) / len(v) for skill, v in found.items()}}
 
     def _image_tokens(self, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor | float]:
@@ -359,7 +362,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24, help="sequences a step in stage 3")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak rate of the language model in stage 3")
     parser.add_argument("--vision-lr", type=float, default=1e-3, help="peak rate of the vision tower in stage 3")
-    parser.add_argument("--base", help="saved base to go on from with stage 3 (by default all stages, from scratch)")
+    parser.add_argument("--base", help="saved base to go on from (by default from scratch)")
+    parser.add_argument("--begin", choices=STAGES, default="speak", help="stage from which a saved base goes on")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights and lessons; another one goes on with new lessons"
     )

@@ -285,7 +285,7 @@ def test_learning_rate_by_hand() -> None:
 def arguments(out: Path, **changed: int) -> argparse.Namespace:
     plain = {"see_steps": 2, "see_batch": 2, "talk_steps": 3, "talk_batch": 4, "steps": 2, "batch": 4}
     rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0}
-    return argparse.Namespace(out=str(out), base=None, **(plain | changed), **rates)
+    return argparse.Namespace(out=str(out), base=None, begin="speak", **(plain | changed), **rates)
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
