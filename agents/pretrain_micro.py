@@ -172,8 +172,9 @@ class Pretraining:
         size = {"see": self.args.see_batch, "talk": self.args.talk_batch, "speak": self.args.batch}[stage]
 
         def submit(step: int) -> Future[Any]:
-            done = max(step / max(1, steps), SEEING_BEGUN if self.args.base and stage == "see" else 0.0)
-            return workers.submit(_batch, stage, step + OFFSET * self.args.seed, size, done)
+            return workers.submit(
+                _batch, stage, step + OFFSET * self.args.seed, size, self.share_done(stage, step, steps)
+            )
 
         ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
@@ -196,6 +197,10 @@ class Pretraining:
             if time.time() - saved_at > 120 or self.state.step == steps:
                 self._checkpoint()
                 saved_at = time.time()
+
+    def share_done(self, stage: str, step: int, steps: int) -> float:
+        """Share of a stage's lessons that lie behind, for the base that is gone on from what it can already."""
+        return max(step / max(1, steps), SEEING_BEGUN if self.args.base and stage == "see" else 0.0)
 
     def _features(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """What the tower's last layer gets, (image tokens, features)."""

@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agents import micro, micro_calls, micro_lessons, micro_sheets, pretrain_micro
 from agents.boxes import inside, overlap
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
+from agents.micro_weights import LOOKED_UP, WORD, character_weights, token_weights
 from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
 from pixel_env.tasks import ProceduralTasks
-from pixel_env.tasks.drawing import COLOURS, Canvas, Mark
+from pixel_env.tasks.drawing import COLOURS, SHAPES, Canvas, Mark
 from pixel_env.tasks.scenes import TRAY_SHAPES
+
+TOKENIZER = micro.load_processor(Path(micro.__file__).parent / "micro_base").tokenizer
 
 
 def test_dense_labels_by_hand() -> None:
@@ -151,6 +156,41 @@ def test_what_was_looked_up_weighs_most() -> None:
     assert heaviest == {"ground": ["1"], "closeup answer": ["K", "K"], "bare characters": ["7", "8"]}
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "looked_up"),
+    [
+        ("Read: red star, blue ring.", "the red star AB7, the blue ring 12", "AB7|1"),
+        ("Locate the red star.", 'the red star {"bbox_2d": [12, 7, 30, 41]}', "1"),
+        ("Mark the frames.", '{"name": "f", "arguments": {"frames": [3, 14]}}', "3"),
+        ("Mark it.", '{"name": "f", "arguments": {"box": [3, 14, 5, 20], "image": 1}}', "3"),
+        ("Which: leftmost object.", "the leftmost object is the red square tray", "red square tray"),
+        ("Where: red star from cyan panel.", "the red star is left of the cyan panel", "left of"),
+        ("Count: red, blue.", "none: 0, the blue star, the blue ring: 2", "none|0|blue star|blue ring|2"),
+        ("Which colour?\n(A) red", "The lowest icon is the red star. \\boxed{red}", "red star|red"),
+    ],
+)
+def test_what_the_question_tells_weighs_little(question: str, answer: str, looked_up: str) -> None:
+    weights = character_weights(question, answer)
+    heavy = "".join(c if w >= LOOKED_UP else "|" for c, w in zip(answer, weights, strict=True))
+    assert [part for part in heavy.split("|") if part] == looked_up.split("|")
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("AZ09 ,.:[]{}\\"), max_size=40))
+def test_tokens_of_any_answer_have_a_weight(answer: str) -> None:
+    """One for each token and one for the end of the message; the heaviest character gives its weight to its token."""
+    weights = token_weights(TOKENIZER, "?", answer)
+    assert len(weights) == len(TOKENIZER(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]) + 1
+    assert max(weights) == max(character_weights("?", answer), default=WORD)
+
+
+def test_shape_sheets_hold_all_sizes_and_nothing_else() -> None:
+    marks = [m for seed in range(60) for m in micro_sheets.shape_sheet(np.random.default_rng(seed)).marks]
+    widths = [mark.box[2] - mark.box[0] for mark in marks]
+    assert min(widths) < 22 and max(widths) > 80
+    assert {mark.kind for mark in marks} == set(SHAPES) and not any(mark.text for mark in marks)
+
+
 def test_sheets_are_read_in_the_order_of_rows() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -282,10 +322,10 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(500, 1000, 1.0) == pytest.approx(0.05 + 0.95 / 2)
 
 
-def arguments(out: Path, **changed: int) -> argparse.Namespace:
+def arguments(out: Path, base: str | None = None, begin: str = "speak", **changed: int) -> argparse.Namespace:
     plain = {"see_steps": 2, "see_batch": 2, "talk_steps": 3, "talk_batch": 4, "steps": 2, "batch": 4}
     rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0}
-    return argparse.Namespace(out=str(out), base=None, begin="speak", **(plain | changed), **rates)
+    return argparse.Namespace(out=str(out), base=base, begin=begin, **(plain | changed), **rates)
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +356,20 @@ def test_the_saved_model_sees_as_the_pretraining_did(tmp_path: Path, monkeypatch
         seen = model.model.visual(pixels, grid_thw=grid).pooler_output
         expected = run.projector(run._features([picture]))
     torch.testing.assert_close(seen, expected, atol=0.02, rtol=0.02)  # the folder holds 16 bits
+
+
+def test_a_saved_base_goes_on_with_the_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It skips the characters of the first stage, and its last layer is fitted anew before the last one."""
+    monkeypatch.setattr(pretrain_micro, "FITTED_VIEWS", 20)
+    Pretraining(arguments(tmp_path / "first", see_steps=0, talk_steps=0, steps=0)).run()
+    base, out = str(tmp_path / "first" / "model"), tmp_path / "second"
+    run = Pretraining(arguments(out, base=base, begin="see", see_steps=0, talk_steps=0, steps=1))
+    assert run.state.stage == "see"
+    run.run()
+    assert [row["stage"] for row in run.state.log] == ["fit", "fit"]
+    assert (out / "model" / "model.safetensors").exists()
+    assert run.share_done("see", 0, 100) == 0.15 and run.share_done("see", 50, 100) == 0.5
+    assert run.share_done("talk", 0, 100) == 0.0
 
 
 def test_written_tokens_are_sums_of_words_and_sides() -> None:
