@@ -33,6 +33,8 @@ SKILL_WEIGHT: dict[str, float] = defaultdict(
         "sheet boxes": 0.6,
         "conclusion": 0.5,
         "string": 2.0,
+        "place": 2.0,
+        "sheet places": 2.0,
         "frames": 2.0,
         "mark frames": 2.0,
     },
@@ -43,7 +45,7 @@ CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
 CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
 """Shares of stage "talk" until which there are only characters, no questions, only sheets."""
-DRILL_SHARES = (0.15, 0.2, 0.18, 0.12, 0.15, 0.2)
+DRILL_SHARES = (0.12, 0.15, 0.18, 0.1, 0.15, 0.3)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
     micro_sheets.object_sheet,

@@ -218,7 +218,7 @@ def place_drill(rng: np.random.Generator) -> Lesson:
     if rng.random() < 0.4:  # several of a colour
         names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
     shot = _few_objects(rng, names)
-    kind = pick(rng, ("relations", "relations", "ends", "colours", "shapes"))
+    kind = pick(rng, ("relations", "ends", "ends", "colours", "shapes"))
     if kind == "shapes":
         canvas = tray_sheet(rng)
         shot = take(canvas, whole(canvas))

@@ -2,7 +2,7 @@
 
     python agents/pretrain_micro.py --out runs/micro_base        # resumes where it was stopped
     python agents/pretrain_micro.py --base agents/micro_base     # more of the last stage
-    python agents/pretrain_micro.py --base agents/micro_base --begin see --talk-steps 0     # and of the first one
+    python agents/pretrain_micro.py --base agents/micro_base --begin see     # and of the others
 
 1. see: the vision tower alone learns what is under each image token.
 2. talk: the language model alone learns to look up, to ground and to answer, from image tokens that are written
@@ -45,8 +45,8 @@ WRITER_STEPS, WRITER_RATE = 300, 2e-2
 """Of the fit of a writer to a saved base."""
 OFFSET = 2_000_000
 """Between the lessons of two seeds: more than a run has steps."""
-SEEING_BEGUN = 0.15
-"""Share of stage 1 that a saved base skips: that of characters alone."""
+BEGUN = {"see": 0.15, "talk": micro_batches.DRILLED, "speak": 0.0}
+"""Share of a stage's lessons that a saved base can already: characters alone, sheets alone."""
 STAGES = ("see", "talk", "speak")
 
 
@@ -199,8 +199,9 @@ class Pretraining:
                 saved_at = time.time()
 
     def share_done(self, stage: str, step: int, steps: int) -> float:
-        """Share of a stage's lessons that lie behind, for the base that is gone on from what it can already."""
-        return max(step / max(1, steps), SEEING_BEGUN if self.args.base and stage == "see" else 0.0)
+        """Share of a stage's lessons that lie behind: of those that a saved base cannot do already, if there is one."""
+        begun = BEGUN[stage] if self.args.base else 0.0
+        return begun + (1 - begun) * step / max(1, steps)
 
     def _features(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """What the tower's last layer gets, (image tokens, features)."""
@@ -273,8 +274,8 @@ class Pretraining:
         if self.state.stage == "talk":
             tokens = self.writer(labels)
             noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(self.state.step)).to(self.device)
-            share = NOISE[self.state.step >= micro_batches.DRILLED * self.args.talk_steps]
-            return tokens + share * tokens.detach().square().mean().sqrt() * noise, 0.0
+            done = self.share_done("talk", self.state.step, self.args.talk_steps)
+            return tokens + NOISE[done >= micro_batches.DRILLED] * tokens.detach().square().mean().sqrt() * noise, 0.0
         tokens = self.projector(self._features([image for e in examples for image in e.images]))
         return tokens, self.writer.loss(tokens, labels)
 
@@ -347,7 +348,7 @@ def _batch(stage: str, seed: int, size: int, done: float) -> Any:
     if stage == "talk":
         batch = micro_batches.talking_batch(seed, size, done)
     else:
-        batch = micro_batches.speaking_batch(seed + OFFSET // 2, size, 0.2)  # not the lessons of the stage before
+        batch = micro_batches.speaking_batch(seed + OFFSET // 2, size, 0.3)  # not the lessons of the stage before
     return [_encoders[stage](lessons) for lessons in batch]
 
 
