@@ -5,6 +5,7 @@ python benchmarks/micro_base.py --log runs/micro_base/log.json      # with the c
 """
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ import torch
 
 import pixel_env  # noqa: F401  (registers the environments)
 from agents import micro, micro_lessons
+from agents.boxes import inside
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_lessons import Lesson, Shot, closeup_region, take, things, whole
+from agents.reasons import Thing
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.evaluation import wilson
 from pixel_env.tasks import ProceduralTasks, Task
@@ -32,6 +35,8 @@ Prompt = tuple[list[int], list[np.ndarray]]
 LEVELS = (1, 2)
 SKILLS = {"read": "characters in close-ups", "string": "strings in close-ups", "tally": "dots in close-ups"}
 """Skill of `closeups`: its name in the table."""
+CANDIDATES = ((1, 4), (5, 8))
+"""Fewest and most things in a view in which one is to be found."""
 
 
 @torch.no_grad()
@@ -68,9 +73,9 @@ def first_turn(encoder: ChatEncoder, lesson: Lesson) -> Prompt:
     return encoder.prompt(lesson.system, turn.text.replace("{number}", "1", 1), images), images
 
 
-def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> list[Lesson]:
+def closeups(rng: np.random.Generator, count: int, skill: str, level: int | tuple[int, ...]) -> list[Lesson]:
     """Lessons of one reading skill on close-ups of test pictures."""
-    suite = {"read": "search", "string": "read", "tally": "count"}[skill]
+    suite = {"read": "search", "name": "search", "string": "read", "tally": "count"}[skill]
     tasks, found = ProceduralTasks((suite,), "test", level, "micro"), []
     for task in (tasks[i] for i in range(len(tasks))):
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
@@ -80,9 +85,13 @@ def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> li
         for thing in shuffled(rng, usable)[:1]:
             shot = take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)
             same = next(t for t in shot.things if t.name == thing.name)
-            if skill == "tally" and same.box[2] - same.box[0] > 30:
-                found.append(micro_lessons.about(shot, [(*micro_lessons.tally(rng, same), skill)]))
-            elif skill != "tally" and same.text_height >= micro_lessons.LEGIBLE:
+            if skill == "name":
+                if [t for t in shot.things if shot.visible(t)] == [same]:
+                    found.append(micro_lessons.about(shot, [(*micro_lessons.describe(shot), skill)]))
+            elif skill == "tally":
+                if same.box[2] - same.box[0] > 30:
+                    found.append(micro_lessons.about(shot, [(*micro_lessons.tally(rng, same), skill)]))
+            elif same.text_height >= micro_lessons.LEGIBLE:
                 found.append(micro_lessons.about(shot, [(*micro_lessons.read(rng, same), skill)]))
         if len(found) == count:
             return found
@@ -90,27 +99,34 @@ def closeups(rng: np.random.Generator, count: int, skill: str, level: int) -> li
 
 
 def grounding(
-    encoder: ChatEncoder, model: Any, processor: Any, rng: np.random.Generator, count: int, level: int
+    encoder: ChatEncoder, model: Any, processor: Any, rng: np.random.Generator, count: int, candidates: tuple[int, int]
 ) -> float:
-    """Share of queries whose target lies wholly in a ninth of the view around the middle of the predicted box."""
-    tasks = ProceduralTasks(("search", "count", "read"), "test", level, "micro")
-    asked: list[tuple[Shot, Any, Lesson]] = []
-    for task in (tasks[i] for i in range(count)):
+    """Share of queries whose target lies wholly in the predicted box, scaled to a ninth of the view's area."""
+    tasks = ProceduralTasks(("search", "count", "read"), "test", (1, 2, 3), "micro")
+    asked: list[tuple[Shot, Thing, Lesson]] = []
+    for task in (tasks[i] for i in itertools.count()):
+        if len(asked) == count:
+            break
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
         shot = take(canvas, whole(canvas))
-        names = [t.name for t in shot.things]
-        thing = shuffled(rng, [t for t in shot.things if t.name != "title" and names.count(t.name) == 1])[0]
-        asked.append((shot, thing, micro_lessons.about(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
-    hits = 0
+        known = [t for t in shot.askable() if t.name != "title"]
+        if known and candidates[0] <= sum(t.name != "title" for t in shot.things) <= candidates[1]:
+            thing = shuffled(rng, known)[0]
+            asked.append((shot, thing, micro_lessons.about(shot, [(*micro_lessons.ground(rng, [thing]), "ground")])))
     answers = generate(model, processor, [first_turn(encoder, lesson) for _, _, lesson in asked])
-    for (shot, thing, _), text in zip(asked, answers, strict=True):
-        numbers = [int(v) for v in re.findall(r"\d{1,4}", text.partition("[")[2])]
-        if len(numbers) == 4:
-            width, height = shot.picture.size
-            x, y = (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
-            x1, y1, x2, y2 = thing.box
-            hits += x - width / 6 <= x1 and x2 <= x + width / 6 and y - height / 6 <= y1 and y2 <= y + height / 6
-    return hits / count
+    return sum(holds(text, shot, thing) for (shot, thing, _), text in zip(asked, answers, strict=True)) / count
+
+
+def holds(text: str, shot: Shot, thing: Thing) -> bool:
+    """Whether the first box of a text, scaled about its middle to a ninth of the view's area, holds all of a thing."""
+    numbers = [int(v) for v in re.findall(r"\d{1,4}", text.partition("[")[2])][:4]
+    if len(numbers) < 4 or numbers[2] <= numbers[0] or numbers[3] <= numbers[1]:
+        return False
+    left, top, right, bottom = numbers
+    width, height = right - left, bottom - top
+    scale = (shot.picture.size[0] * shot.picture.size[1] / 9 / (width * height)) ** 0.5
+    x, y, w, h = (left + right) / 2, (top + bottom) / 2, scale * width / 2, scale * height / 2
+    return inside(thing.box, (x - w, y - h, x + w, y + h))
 
 
 def direct(encoder: ChatEncoder, model: Any, processor: Any, count: int, needs: bool, level: int) -> float:
@@ -160,8 +176,15 @@ def probe(model: Any, processor: Any, n: int, seed: int = 0) -> tuple[dict[str, 
             answers = generate(model, processor, [first_turn(encoder, one) for one in lessons], new_tokens=32)
             right = sum(a == one.turns[0].answer for a, one in zip(answers, lessons, strict=True))
             shares[f"{name}, level {level}"] = right / n
+    lessons = closeups(rng, n, "name", LEVELS)
+    answers = generate(model, processor, [first_turn(encoder, one) for one in lessons], new_tokens=32)
+    named = [(one.turns[0].answer.split(), a.split()) for one, a in zip(lessons, answers, strict=True)]
+    for word, attribute in enumerate(("colours", "shapes"), 1):  # "the red star"
+        shares[f"{attribute} in close-ups"] = sum(a[word : word + 1] == [want[word]] for want, a in named) / n
+    for fewest, most in CANDIDATES:
+        share = grounding(encoder, model, processor, rng, n, (fewest, most))
+        shares[f"box holds the thing, {fewest} to {most} candidates"] = share
     for level in LEVELS:
-        shares[f"box holds the thing, level {level}"] = grounding(encoder, model, processor, rng, n, level)
         shares[f"first view, enough, level {level}"] = direct(encoder, model, processor, n, False, level)
         shares[f"first view, not enough, level {level}"] = direct(encoder, model, processor, n, True, level)
     shares["operations called when offered"], texts = offered(encoder, model, processor, n)
