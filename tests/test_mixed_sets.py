@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from layouts import pixelreasoner_rows, read_code, save, video_r1, write_coded, write_json, write_lines, write_parquet
 
+from pixel_env import PixelReasonEnv
 from pixel_env.decoding import MediaError
 from pixel_env.tasks import Cue, FileTasks, load_tasks
 from pixel_env.tasks.mixed_sets import KEYS
@@ -73,6 +74,19 @@ def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
     write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "Blue"}])
     [colour] = everything(load_tasks("pixelreasoner", tmp_path / "vstar.parquet"))
     assert (colour.answers, colour.stated) == (("blue",), ("Blue",))
+
+
+def test_pixelreasoner_is_asked_in_its_own_words_by_the_protocol_of_the_release(tmp_path: Path) -> None:
+    rows = pixelreasoner_rows(tmp_path)
+    rows[1]["question"] = " How many dogs?\n(A) 3\n(B) 4\nAnswer with the letter.\n"
+    write_json(tmp_path / "release.json", rows)
+    env = PixelReasonEnv(tasks=f"pixelreasoner:{tmp_path}", protocol="pixelreasoner")
+    for task, row in enumerate(rows):
+        asked = env.reset(options={"task": task})[0]["text"].replace("<image>", "")
+        assert asked.startswith(f"{row['question']}\n\nGuidelines: ")
+    env = PixelReasonEnv(tasks=f"pixelreasoner:{tmp_path}")
+    asked = env.reset(options={"task": 1})[0]["text"]
+    assert "How many dogs?\n(A) 3\n(B) 4\n" in asked and "Answer with the letter." not in asked
 
 
 def test_video_r1(tmp_path: Path) -> None:

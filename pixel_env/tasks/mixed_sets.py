@@ -29,21 +29,23 @@ def pixelreasoner_media(fields: Fields) -> str:
 def pixelreasoner_task(row: Row) -> Task:
     r"""Make a task of the RL or an evaluation set.
 
-    Options stand in the question and are split off; an answer may be a list, and boxed. `qid` begins with the name of
-    the benchmark, the suite, as the release reads it: up to the first dash, or slash. Infographics are graded as text,
-    as ANLS asks, also where the answer is a number.
+    Options stand in the question and are split off; `wording` keeps the whole. An answer may be a list, and boxed.
+    `qid` begins with the name of the benchmark, the suite, as the release reads it: up to the first dash, or slash.
+    Infographics are graded as text, as ANLS asks, also where the answer is a number.
     """
     bench = re.split("[-/]", row.text("qid"), maxsplit=1)[0]
     suite = row.with_fields({"qid": bench}).category("qid")
     key = "gt_answer" if row.has("gt_answer") else "answer"
     answers = tuple(map(unboxed, row.texts(key))) if row.has(key) else ()
-    question, choices = split_options(row.text("question"))
+    wording = row.text("question")
+    question, choices = split_options(wording)
     named = [option_of(answer, choices) for answer in answers]
     media = _pixelreasoner_media(row)
     if choices and (not answers or named[0] is not None):
-        return row.choice(question, media, choices, named[0] if answers else None, suite=suite, stated=answers)
+        right = named[0] if answers else None
+        return row.choice(question, media, choices, right, suite=suite, stated=answers, wording=wording)
     kind = "text" if "info" in bench.lower() else answer_kind(answers)
-    return row.task(row.text("question").strip(), media, answers, answer_kind=kind, suite=suite)
+    return row.task(wording.strip(), media, answers, answer_kind=kind, suite=suite, wording=wording)
 
 
 def _pixelreasoner_media(row: Row) -> Source:
