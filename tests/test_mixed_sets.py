@@ -1,6 +1,7 @@
 """The data of Pixel Reasoner and Video-R1, plain folders, and our own JSON Lines."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from layouts import pixelreasoner_rows, read_code, save, video_r1, write_coded, 
 
 from pixel_env import PixelReasonEnv
 from pixel_env.decoding import MediaError
+from pixel_env.evaluation import evaluate
+from pixel_env.rollout import Conversation, rollout
 from pixel_env.tasks import Cue, FileTasks, load_tasks
 from pixel_env.tasks.mixed_sets import KEYS
 from pixel_env.tasks.validate import main, problems
@@ -176,7 +179,7 @@ WRONG = {
     "no such choice": ({"choices": ["red", "blue"], "answer": "green"}, "expected answer as one of 2 choices"),
     "choices alike": ({"choices": ["Red", "red."], "answer": "A"}, "names exactly one option"),
     "one choice": ({"choices": ["red"], "answer": "A"}, "expected 2 to 26 options"),
-    "kind": ({"kind": "essay"}, "expected kind as number, text or spans"),
+    "kind": ({"kind": "essay"}, "expected kind as number, value, text or spans"),
     "no number": ({"kind": "number", "answer": "many"}, "expected every accepted answer to be one number"),
     "bool answer": ({"answer": True}, "expected answer as a text or a list of texts"),
     "inverted box": ({"boxes": [20, 10, 10, 20]}, "expected boxes as boxes x1, y1, x2, y2 with x1 < x2"),
@@ -204,6 +207,23 @@ def test_wrong_lines_say_what_is_wrong(tmp_path: Path, changes: dict, message: s
         _ = tasks[1].media.width
     [problem] = problems(tasks)
     assert problem.task_id == "jsonl-1"
+
+
+def test_values_of_own_json_lines_are_scored_by_math_verify(tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    save(tmp_path / "a.jpg")
+    line = {"image": "a.jpg", "question": "Which share?", "kind": "value"}
+    write_lines(tmp_path / "own.jsonl", [{**line, "answer": answer} for answer in (0.5, ["50%", "1/2"], "1/3", "half")])
+
+    class Half:
+        def act(self, conversations: Sequence[Conversation]) -> list[str]:
+            return [r"\boxed{\frac{2}{4}}"] * len(conversations)
+
+    played = rollout(Half(), "PixelReason-Zoom-v0", range(4), tasks=f"jsonl:{tmp_path}", progress=False)
+    assert [trajectory.correct for trajectory in played[:3]] == [True, True, False]
+    assert "expected every accepted answer to be one value" in (played[3].error or "")  # and never a 0
+    summary = evaluate(played).suites["jsonl"]
+    assert summary.score is not None and summary.score.mean == pytest.approx(2 / 3) and summary.errors == 1
 
 
 def test_a_link_inside_the_root_is_fine(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ KEYS = {
     "question": "what is asked",
     "answer": "accepted text or number, or a list of them; left out where it is not known",
     "choices": "texts of the options, of which answer names one by its text or letter",
-    "kind": "number, text or spans; without choices and kind: number if every answer is one, else text",
+    "kind": "number, value (digits or LaTeX, by math-verify), text or spans; without choices and kind: number if every "
+    "answer is one, else text",
     "boxes": "x1, y1, x2, y2 of the evidence in source pixels, or a list of boxes; the cue is the box around all",
     "window": "first and last second of the evidence in a video",
     "start": "second at which a video is cut on the left",
@@ -181,7 +182,7 @@ def jsonl_task(row: Row) -> Task:
         return row.choice(row.text("question"), media, choices, right, **others)
     kind = row.text("kind") if row.has("kind") else answer_kind(answers)
     if kind not in ANSWER_KINDS or kind == "choice":
-        raise row.wrong("kind", "number, text or spans; a choice has choices")
+        raise row.wrong("kind", "number, value, text or spans; a choice has choices")
     return row.task(row.text("question"), media, answers, answer_kind=kind, **others)
 
 
