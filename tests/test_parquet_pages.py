@@ -94,6 +94,23 @@ def test_snappy_that_is_damaged(packed: bytes) -> None:
         parquet_pages.Unsnapped(pyarrow.BufferReader(packed)).read(5)
 
 
+def test_a_header_that_promises_too_much_is_not_believed(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([pyarrow.field("image", pyarrow.binary(), nullable=False)])
+    path = tmp_path / "t.parquet"
+    table = pyarrow.Table.from_pylist([{"image": b"abc"}] * 3, schema)
+    pyarrow.parquet.write_table(table, path, use_dictionary=False)
+    start = pyarrow.parquet.read_metadata(path).row_group(0).column(0).data_page_offset
+    head = path.read_bytes()[start : start + 40]
+    count = start + head.index(b"\x2c\x15\x06") + 2  # the struct of a data page, and 3 as its number of values
+    broken = bytearray(path.read_bytes())
+    broken[count] = 0x7E  # 63
+    path.write_bytes(broken)
+    with pytest.raises(ValueError, match="row 0 of it: cannot read image: it is damaged or cut short"):
+        parquet.ParquetTable([path], [], blobs=["image"]).blob(0, "image")
+
+
 @settings(deadline=None)  # it writes files
 @given(st.data())
 def test_damaged_pages_are_values_or_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

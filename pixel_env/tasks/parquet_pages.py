@@ -153,12 +153,12 @@ class ColumnPages:
                 place = (start + at, stored, unpacked)
                 if kind == _DICTIONARY_PAGE:
                     self._dictionary = Page(0, header[7][1], *place, _PLAIN, 0)
-                elif kind == _DATA:
-                    self._pages.append(Page(row, header[5][1], *place, header[5][2]))
-                    row += header[5][1]
-                elif kind == _DATA_V2:
-                    head = header[8]
-                    self._pages.append(Page(row, head[1], *place, head[4], head[5], head.get(7, True)))
+                elif kind in (_DATA, _DATA_V2):
+                    head = header[5] if kind == _DATA else header[8]
+                    if not 0 <= head[1] <= chunk.num_values - row:
+                        raise ValueError(_CUT)
+                    more = (head[2],) if kind == _DATA else (head[4], head[5], head.get(7, True))
+                    self._pages.append(Page(row, head[1], *place, *more))
                     row += head[1]
             except (KeyError, TypeError):
                 raise ValueError(_CUT) from None
@@ -182,7 +182,9 @@ class ColumnPages:
         before = max(0, page.levels)
         levels: Stream = self._section(page.start, before)
         stream = self._unpacked(page, before)
-        if not self._depth or page is self._dictionary:
+        if page is self._dictionary:
+            return [], stream
+        if not self._depth:
             return [1] * page.values, stream
         if page.levels < 0:
             levels = io.BytesIO(_exactly(stream, min(_length(stream), MAX_RECORD)))
@@ -193,7 +195,7 @@ class ColumnPages:
         packed, size = self._section(page.start + before, page.stored - before), page.unpacked - before
         if self._codec == "UNCOMPRESSED" or not page.packed or not size:
             return packed
-        if size <= WHOLE:
+        if max(size, page.stored) <= WHOLE:
             return io.BytesIO(pyarrow.decompress(packed.read(), size, self._codec.lower(), asbytes=True))
         if self._codec == "SNAPPY":
             return Unsnapped(packed)
