@@ -1,5 +1,8 @@
 """Conversations as messages of the OpenAI chat protocol, and replies as action texts. Nothing is sent here.
 
+A video is what the environment shows of it, numbered frames: each is an image of the message, since the protocol has no
+item for videos.
+
 The protocol says nothing of special tokens: what the template of a server does with the name of one in a text is up to
 the server.
 """

@@ -57,7 +57,7 @@ def _messages(trajectory: Trajectory, env: gym.Env[Observation, str], number: in
     bare = env.unwrapped
     assert isinstance(bare, PixelReasonEnv)
     task, num_first = bare.task, len(bare.shown)
-    asked = released_prompts.first_lines(0, task.question, task.choices, OPERATIONS)
+    asked = released_prompts.first_lines(0, task, OPERATIONS)
     said = [
         _message("system", released_prompts.instructions(OPERATIONS)),
         _message("user", asked, _media(bare, number, out)),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from agents.run_settings import UsageError
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
@@ -47,20 +47,27 @@ class Decoding:
     """How a policy writes its turns; what it has no use for is without effect.
 
     Attributes:
-        temperature: 0 for the likeliest turn.
+        temperature: 0 for the likeliest turn; None leaves it to an endpoint.
         max_new_tokens: Most tokens of a turn.
         max_completion_tokens: Most tokens behind the first view.
         batch_episodes: Episodes played at a time.
         concurrency: Requests to an endpoint at a time.
         coordinates: Unit of the boxes of a scripted policy.
+        tools, limit_field, timeout, retries, deadline, prices: Of an endpoint, as `EndpointPolicy` takes them.
     """
 
-    temperature: float
+    temperature: float | None
     max_new_tokens: int
     max_completion_tokens: int
     batch_episodes: int
     concurrency: int = 8
     coordinates: str = "pixel"
+    tools: Literal["text", "native"] = "text"
+    limit_field: str = "max_tokens"
+    timeout: float = 120.0
+    retries: int = 5
+    deadline: float = 600.0
+    prices: tuple[float, float] | None = None
 
 
 def read_policy(policy: str, base_url: str | None) -> PolicySpec:
@@ -134,13 +141,15 @@ class WeightsPlayer:
     """Plays Qwen2.5-VL weights with the engine; a GPU, where there is one, computes in 16 bits."""
 
     def __init__(self, path: str, decoding: Decoding) -> None:
+        if decoding.temperature is None:
+            raise UsageError("expected a number as the temperature of weights, got none, which is for an endpoint")
         import torch
         import transformers
 
         from agents import micro
 
         transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
-        self._decoding, self._path = decoding, Path(path)
+        self._decoding, self._temperature, self._path = decoding, decoding.temperature, Path(path)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
@@ -160,7 +169,7 @@ class WeightsPlayer:
             ChatEncoder(self._processor),
             max_new_tokens=self._decoding.max_new_tokens,
             max_completion_tokens=self._decoding.max_completion_tokens,
-            temperature=self._decoding.temperature,
+            temperature=self._temperature,
             seed=seed,
         )
         play_vlm(engine, ENV_ID, planned, keep, batch_size=self._decoding.batch_episodes, **env_kwargs)
@@ -201,8 +210,14 @@ class EndpointPlayer:
                 base_url=base_url,
                 temperature=decoding.temperature,
                 max_new_tokens=decoding.max_new_tokens,
+                limit_field=decoding.limit_field,
+                tools=decoding.tools,
                 concurrency=decoding.concurrency,
+                timeout=decoding.timeout,
+                retries=decoding.retries,
+                deadline=decoding.deadline,
                 cache=cache,
+                prices=decoding.prices,
             )
         except ValueError as error:
             raise UsageError(str(error)) from None
@@ -215,12 +230,16 @@ class EndpointPlayer:
         play_endpoint(self._policy, ENV_ID, planned, lambda i, e, _: keep(i, e), batch_size=batch, **env_kwargs)
 
     def facts(self) -> dict[str, Any]:
-        """Return how it was asked, and the tokens that this took in this run."""
-        asked, reused = self._policy.asked, self._policy.reused
-        s = self._decoding
-        return {"temperature": s.temperature, "max_new_tokens": s.max_new_tokens} | {
-            "asked": str(asked), "reused": str(reused)
-        }  # fmt: skip
+        """Return how it was asked, and the tokens that this took in this run, with their price where it is known."""
+        s, policy = self._decoding, self._policy
+        return {
+            "temperature": s.temperature,
+            "max_new_tokens": s.max_new_tokens,
+            "tools": s.tools,
+            "asked": str(policy.asked),
+            "reused": str(policy.reused),
+            "cost": policy.cost,
+        }
 
     def __enter__(self) -> Self:
         return self

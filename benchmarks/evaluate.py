@@ -138,7 +138,7 @@ class Run:
 
     def _check(self, kept: dict[str, Any]) -> None:
         asked = json.loads(json.dumps(dataclasses.asdict(self.settings)))
-        free = ("batch_episodes", "concurrency")  # how fast, not what
+        free = ("batch_episodes", "concurrency", "timeout", "retries", "deadline", "prices")  # how fast, not what
         other = [name for name in asked if asked[name] != kept.get(name) and name not in free]
         if other:
             options = ", ".join(f"--{name.replace('_', '-')} {kept.get(name)}" for name in other)

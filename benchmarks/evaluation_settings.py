@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agents.players import SCRIPTED, Decoding, PolicySpec, read_policy
 from agents.run_settings import Parser, UsageError
@@ -44,11 +44,17 @@ class Settings:
     num_frames: int
     scorer: str
     counterfactual: str
-    temperature: float
+    temperature: float | None
     max_new_tokens: int
     max_completion_tokens: int
     batch_episodes: int
+    tools: Literal["text", "native"]
+    limit_field: str
     concurrency: int
+    timeout: float
+    retries: int
+    deadline: float
+    prices: tuple[float, float] | None
     seed: int
 
     def spec(self) -> PolicySpec:
@@ -110,6 +116,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     _add_what(main.add_argument_group("what is measured"))
     _add_views(main.add_argument_group("what is shown"))
     _add_how(main.add_argument_group("how it is played"))
+    _add_endpoint(main.add_argument_group("how an endpoint is asked"))
     return main
 
 
@@ -125,7 +132,6 @@ def _add_what(group: "argparse._ArgumentGroup") -> None:
         help="micro (the model that is shipped), a Hugging Face folder or id, endpoint:MODEL@BASE_URL, "
         f"{', '.join(SCRIPTED)}, or module:object, something with `act`, or a callable that makes it",
     )  # fmt: skip
-    add("--base-url", help="of the endpoint, for --policy endpoint:MODEL")
     add("--samples", type=int, default=1, metavar="K", help="episodes a question (%(default)s)")
     add("--limit", type=int, help="questions of each entry of --tasks (all of a set on disk; 256 of a suite)")
     add("--levels", nargs="+", type=int, choices=LEVELS, default=(1, 2), help="of generated suites, mixed (1 2)")
@@ -168,12 +174,39 @@ def _add_views(group: "argparse._ArgumentGroup") -> None:
 
 def _add_how(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
-    add("--temperature", type=float, default=0.0, help="0: greedy (%(default)s)")
+    add(
+        "--temperature", type=_number_or_none, default=0.0,
+        help="0: greedy; none: as the endpoint likes, where it takes no other (%(default)s)",
+    )  # fmt: skip
     add("--max-new-tokens", type=int, help="most tokens of a turn (160 for micro, else 1024; 2048 as released)")
     add("--max-completion-tokens", type=int, help="most tokens behind the first view (1024 for micro, else 10000)")
     add("--batch-episodes", type=int, help="episodes played at a time (128 for micro, else 16)")
     add("--retry-errors", action="store_true", help="play episodes again that broke off with an error")
-    add("--concurrency", type=int, default=8, help="requests to an endpoint at a time (%(default)s)")
+
+
+def _add_endpoint(group: "argparse._ArgumentGroup") -> None:
+    add, default = group.add_argument, {field.name: field.default for field in dataclasses.fields(Decoding)}
+    add("--base-url", help="its address, for --policy endpoint:MODEL; the key comes from OPENAI_API_KEY")
+    add(
+        "--tools", choices=("text", "native"), default=default["tools"],
+        help="native: operations are given to the server as tools, instead of in the system text (%(default)s)",
+    )  # fmt: skip
+    add(
+        "--limit-field", default=default["limit_field"], metavar="NAME",
+        help="what the server calls --max-new-tokens; max_completion_tokens for reasoning models (%(default)s)",
+    )  # fmt: skip
+    add("--concurrency", type=int, default=default["concurrency"], help="requests at a time (%(default)s)")
+    add("--timeout", type=float, default=default["timeout"], help="seconds that one try may take (%(default)s)")
+    add("--retries", type=int, default=default["retries"], help="tries of a turn after the first (%(default)s)")
+    add("--deadline", type=float, default=default["deadline"], help="seconds of a turn, all tries (%(default)s)")
+    add(
+        "--prices", nargs=2, type=float, metavar=("READ", "WRITTEN"),
+        help="of a million tokens, for the cost in result.json",
+    )  # fmt: skip
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 AT_LEAST_ONE = (
@@ -243,8 +276,13 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise UsageError(f"expected --{name.replace('_', '-')} of at least 1, got {value}")
-    if settings.seed < 0 or not settings.temperature >= 0:
+    if settings.seed < 0 or not (settings.temperature is None or settings.temperature >= 0):
         raise UsageError(f"expected --seed and --temperature from 0, got {settings.seed} and {settings.temperature}")
+    if not (settings.retries >= 0 and settings.timeout > 0 and settings.deadline > 0):
+        raise UsageError(
+            "expected --retries from 0, and --timeout and --deadline above 0, got "
+            f"{settings.retries}, {settings.timeout:g} and {settings.deadline:g}"
+        )
     names = [tasks.partition(":")[0] for tasks in settings.tasks]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"expected each of --tasks once, got {sorted(twice)[0]} twice; evaluate them apart")
@@ -259,3 +297,5 @@ def _check(settings: Settings) -> None:
     kind, name = settings.spec().kind, settings.spec().name
     if settings.protocol == "pixelreasoner" and kind == "scripted" and name != "direct":
         raise UsageError(f"--policy {name} speaks the native protocol only; give a model, or direct")
+    if settings.tools == "native" and settings.protocol == "pixelreasoner":
+        raise UsageError("--protocol pixelreasoner has its own functions, in text; leave --tools native out")

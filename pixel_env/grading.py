@@ -11,6 +11,9 @@ arithmetic do not match.
 | value  | one value in digits or LaTeX, equal by math-verify (an extra)          | 1 if correct  |
 | text   | equal to an accepted string, but for case, spaces, quotes, a full stop | ANLS, strict |
 | spans  | the same comma-separated pieces as an accepted string, in any order   | ANLS, strict  |
+
+A value is for tasks that say so, as a line of our JSON Lines may: the published sets state plain numbers, and a
+number is read among words.
 """
 
 import re

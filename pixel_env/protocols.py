@@ -49,7 +49,7 @@ def _released_instructions(coordinates: str, offered: Sequence[str]) -> str:
 
 
 def _released_first_text(task: Task, views: Sequence[View], max_turns: int, offered: Sequence[str]) -> str:
-    return released_prompts.first_lines(len(views), task.question, task.choices, offered)
+    return released_prompts.first_lines(len(views), task, offered)
 
 
 def _released_error_text(message: str, turns_left: int) -> str:

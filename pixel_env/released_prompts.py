@@ -8,9 +8,12 @@ Python is said in our words. As in `pixel_env.prompts`, ``<image>`` marks where 
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixel_env.prompts import IMAGE_MARKER, option_lines, plain
+
+if TYPE_CHECKING:
+    from pixel_env.tasks import Task
 
 CROP = "crop_image_normalized"
 """What the schema calls crop_image; the suffix below a question calls it `crop_image`."""
@@ -101,9 +104,9 @@ def guideline(offered: Sequence[str]) -> str:
     return _WITH_OPERATIONS if offered else _WITHOUT_OPERATIONS
 
 
-def first_lines(images: int, question: str, choices: Sequence[str], offered: Sequence[str]) -> str:
-    """Ask the question: the pictures without a word about them, the question, its options, the suffix."""
-    asked = "\n".join([plain(question), *option_lines(choices)])
+def first_lines(images: int, task: "Task", offered: Sequence[str]) -> str:
+    """Ask the question: the pictures without a word about them, the question in the words of its file, the suffix."""
+    asked = plain(task.wording) or "\n".join([plain(task.question), *option_lines(task.choices)])
     return f"{IMAGE_MARKER * images}{asked}\n\n{guideline(offered)}"
 
 

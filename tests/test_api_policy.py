@@ -84,7 +84,9 @@ def test_a_request_holds_what_was_said_and_every_pixel_shown() -> None:
         "temperature": 0.7,
     }
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
-    assert len(shown) == 18
+    assert len(shown) == 18  # the 16 frames that stand for the video, each an image, and the two selected
+    asked = body["messages"][1]["content"]
+    assert [part["type"] for part in asked if part["type"] != "text"] == ["image_url"] * 16
     for sent, image in zip(images(body), shown, strict=True):
         np.testing.assert_array_equal(sent, image)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import layouts
 import pytest
-from chat_server import completion, serving
+from chat_server import completion, refusal, serving, tool_call
 
 from agents import players
 from benchmarks import evaluate
@@ -200,6 +200,25 @@ def test_an_endpoint(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert len(server.bodies) == 6 and again["overall"] == result["overall"]
 
 
+def test_an_endpoint_is_asked_as_the_command_line_says(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("agents.endpoint.FIRST_PAUSE", 0.0)
+    look = tool_call("crop_image", '{"bbox_2d": [0, 0, 56, 56], "target_image": 1}')
+    replies = [refusal(500, "busy"), completion(None, [look]), completion(r"\boxed{A}"), refusal(500, "busy")]
+    with serving(lambda n, _: replies[n]) as server:
+        arguments = ("--tasks", "search", *MICRO, "--limit", "1", "--policy", "endpoint:tiny", "--base-url", server.url,
+                     "--tools", "native", "--limit-field", "max_completion_tokens", "--temperature", "none",
+                     "--timeout", "5", "--deadline", "9", "--prices", "1", "10")  # fmt: skip
+        result = run(*arguments, "--retries", "1")
+        assert len(server.bodies) == 3
+        assert server.bodies[0].keys() == {"model", "messages", "tools", "max_completion_tokens"}
+        assert result["overall"]["summary"]["rapr"]["mean"] == 1
+        # Two answers of 100 tokens read and 7 written, at 1 and 10 a million.
+        assert result["decoding"]["cost"] == pytest.approx(0.00034) and result["decoding"]["tools"] == "native"
+        result = run(*arguments, "--retries", "0", out="impatient")
+        assert len(server.bodies) == 4 and result["overall"]["summary"]["errors"] == 1
+
+
 def test_the_micro_model(run: Command) -> None:
     arguments = ("--tasks", "search", "--policy", "micro", "--limit", "2", "--max-turns", "2", "--max-new-tokens", "24")
     result = run(*arguments)
@@ -239,6 +258,12 @@ def test_policies_are_read(policy: str, url: str | None, meant: tuple[str, str, 
         ("--tasks search --policy grid --samples 0", "expected --samples of at least 1, got 0"),
         ("--tasks search --policy grid --view-pixels 9", "expected view_pixels of at least factor**2"),
         ("--tasks search --policy grid --operations none crop_image", "none or names"),
+        ("--tasks search --policy endpoint:m@http://h/v1 --retries -1", "expected --retries from 0"),
+        ("--tasks search --policy micro --temperature none", "expected a number as the temperature of weights"),
+        (
+            "--tasks search --policy endpoint:m@http://h/v1 --tools native --protocol pixelreasoner",
+            "has its own functions, in text",
+        ),
         ("--policy grid", "--tasks"),
     ],
 )

@@ -1,5 +1,6 @@
 """The fingerprint of questions: equal for the same ones wherever they lie, and other for other pictures."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_a_parquet_file_holds_the_same_pictures_as_a_tsv_file(tmp_path: Path) ->
 )
 def test_files(name: str, write: Callable[[Path], Path], file: str, tmp_path: Path) -> None:
     same = of(name, write(tmp_path / "a"))
-    changed = write(tmp_path / "b")
+    changed = Path(shutil.copytree(tmp_path / "a", tmp_path / "b"))  # written again a video may have other bytes
     assert of(name, changed) == same
     (changed / file).write_bytes((changed / file).read_bytes() + b"more")
     assert of(name, changed) != same

@@ -1,9 +1,15 @@
 """Views and the decoding of files."""
 
 import os
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -219,3 +225,51 @@ def test_readers_are_closed(tmp_path: Path) -> None:
         assert VideoFile(path).num_frames == 16
         decoding.read_with_pyav(str(path), [3])
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+class Watched:
+    """A reader of decord or PyAV that notes which threads touch it; the first is the one that opened it."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader, self.threads = reader, [threading.get_ident()]
+
+    def __getattr__(self, name: str) -> Any:
+        self.threads.append(threading.get_ident())
+        return getattr(self.reader, name)
+
+    def __len__(self) -> int:
+        return self.__getattr__("__len__")()
+
+    def __enter__(self) -> "Watched":
+        self.__getattr__("__enter__")()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.__getattr__("__exit__")(*error)
+
+
+@pytest.mark.parametrize("by_pyav", [False, True])
+def test_no_reader_is_shared_by_threads(by_pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decord = pytest.importorskip("decord")
+    path, readers = write_coded(tmp_path / "clip.mp4", list(range(16)), 4), list[Watched]()
+    together = threading.Barrier(4)
+
+    def watched(opener: Callable[..., Any], meet: bool, *arguments: Any, **options: Any) -> Watched:
+        if meet:
+            together.wait(20)  # so that four readers are alive at a time, each in a thread that cannot end before
+        readers.append(Watched(opener(*arguments, **options)))
+        return readers[-1]
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot find video stream")
+
+    monkeypatch.setattr(decoding.av, "open", partial(watched, decoding.av.open, True))
+    reader = refused if by_pyav else partial(watched, decord.VideoReader, False)
+    monkeypatch.setattr(decord, "VideoReader", reader)
+    shared = VideoFile(path)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda _: shared.read()[0], range(4)))
+    assert [[read_code(Image.fromarray(frame)) for frame in frames] for frames in read] == [list(range(16))] * 4
+    assert len(readers) == 8  # to probe and to read, four times
+    assert all(len(set(reader.threads)) == 1 for reader in readers)
+    assert Counter(reader.threads[0] for reader in readers).most_common()[0][1] == 2  # the two of one look

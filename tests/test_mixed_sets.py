@@ -1,12 +1,16 @@
 """The data of Pixel Reasoner and Video-R1, plain folders, and our own JSON Lines."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from layouts import pixelreasoner_rows, read_code, save, video_r1, write_coded, write_json, write_lines, write_parquet
 
+from pixel_env import PixelReasonEnv
 from pixel_env.decoding import MediaError
+from pixel_env.evaluation import evaluate
+from pixel_env.rollout import Conversation, rollout
 from pixel_env.tasks import Cue, FileTasks, load_tasks
 from pixel_env.tasks.mixed_sets import KEYS
 from pixel_env.tasks.validate import main, problems
@@ -73,6 +77,19 @@ def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
     write_parquet(tmp_path / "vstar.parquet", [{**plain[0], "answer": "Blue"}])
     [colour] = everything(load_tasks("pixelreasoner", tmp_path / "vstar.parquet"))
     assert (colour.answers, colour.stated) == (("blue",), ("Blue",))
+
+
+def test_pixelreasoner_is_asked_in_its_own_words_by_the_protocol_of_the_release(tmp_path: Path) -> None:
+    rows = pixelreasoner_rows(tmp_path)
+    rows[1]["question"] = " How many dogs?\n(A) 3\n(B) 4\nAnswer with the letter.\n"
+    write_json(tmp_path / "release.json", rows)
+    env = PixelReasonEnv(tasks=f"pixelreasoner:{tmp_path}", protocol="pixelreasoner")
+    for task, row in enumerate(rows):
+        asked = env.reset(options={"task": task})[0]["text"].replace("<image>", "")
+        assert asked.startswith(f"{row['question']}\n\nGuidelines: ")
+    env = PixelReasonEnv(tasks=f"pixelreasoner:{tmp_path}")
+    asked = env.reset(options={"task": 1})[0]["text"]
+    assert "How many dogs?\n(A) 3\n(B) 4\n" in asked and "Answer with the letter." not in asked
 
 
 def test_video_r1(tmp_path: Path) -> None:
@@ -162,7 +179,7 @@ WRONG = {
     "no such choice": ({"choices": ["red", "blue"], "answer": "green"}, "expected answer as one of 2 choices"),
     "choices alike": ({"choices": ["Red", "red."], "answer": "A"}, "names exactly one option"),
     "one choice": ({"choices": ["red"], "answer": "A"}, "expected 2 to 26 options"),
-    "kind": ({"kind": "essay"}, "expected kind as number, text or spans"),
+    "kind": ({"kind": "essay"}, "expected kind as number, value, text or spans"),
     "no number": ({"kind": "number", "answer": "many"}, "expected every accepted answer to be one number"),
     "bool answer": ({"answer": True}, "expected answer as a text or a list of texts"),
     "inverted box": ({"boxes": [20, 10, 10, 20]}, "expected boxes as boxes x1, y1, x2, y2 with x1 < x2"),
@@ -190,6 +207,23 @@ def test_wrong_lines_say_what_is_wrong(tmp_path: Path, changes: dict, message: s
         _ = tasks[1].media.width
     [problem] = problems(tasks)
     assert problem.task_id == "jsonl-1"
+
+
+def test_values_of_own_json_lines_are_scored_by_math_verify(tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    save(tmp_path / "a.jpg")
+    line = {"image": "a.jpg", "question": "Which share?", "kind": "value"}
+    write_lines(tmp_path / "own.jsonl", [{**line, "answer": answer} for answer in (0.5, ["50%", "1/2"], "1/3", "half")])
+
+    class Half:
+        def act(self, conversations: Sequence[Conversation]) -> list[str]:
+            return [r"\boxed{\frac{2}{4}}"] * len(conversations)
+
+    played = rollout(Half(), "PixelReason-Zoom-v0", range(4), tasks=f"jsonl:{tmp_path}", progress=False)
+    assert [trajectory.correct for trajectory in played[:3]] == [True, True, False]
+    assert "expected every accepted answer to be one value" in (played[3].error or "")  # and never a 0
+    summary = evaluate(played).suites["jsonl"]
+    assert summary.score is not None and summary.score.mean == pytest.approx(2 / 3) and summary.errors == 1
 
 
 def test_a_link_inside_the_root_is_fine(tmp_path: Path) -> None:

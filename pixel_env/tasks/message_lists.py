@@ -130,16 +130,17 @@ def messages_task(row: Row) -> Task:
     final = parse(said[-1].text)
     if not isinstance(final, Answer) or not final.text.strip():
         raise row.error(rf"expected an answer in \boxed{{}} in the last message, got {said[-1].text[-60:]!r}")
-    question, choices = split_options(_bare(said[0].text))
+    wording = _bare(said[0].text)
+    question, choices = split_options(wording)
     if not question:
         raise row.error(f"expected a question in {_place(said[0].number)}, got {said[0].text[:40]!r}")
     answer, media = final.text.strip(), _media(row, said[0])
     if not choices:
-        return row.task(question, media, (answer,))
+        return row.task(question, media, (answer,), wording=wording)
     named = [choice for choice in choices if grade_choice(answer, (choice,), choices).correct]
     if len(named) != 1:
         raise row.error(f"expected an answer that names one option of {str(choices)[:80]}, got {answer[:40]!r}")
-    return row.choice(question, media, choices, named[0])
+    return row.choice(question, media, choices, named[0], wording=wording)
 
 
 def _bare(text: str) -> str:

@@ -29,21 +29,23 @@ def pixelreasoner_media(fields: Fields) -> str:
 def pixelreasoner_task(row: Row) -> Task:
     r"""Make a task of the RL or an evaluation set.
 
-    Options stand in the question and are split off; an answer may be a list, and boxed. `qid` begins with the name of
-    the benchmark, the suite, as the release reads it: up to the first dash, or slash. Infographics are graded as text,
-    as ANLS asks, also where the answer is a number.
+    Options stand in the question and are split off; `wording` keeps the whole. An answer may be a list, and boxed.
+    `qid` begins with the name of the benchmark, the suite, as the release reads it: up to the first dash, or slash.
+    Infographics are graded as text, as ANLS asks, also where the answer is a number.
     """
     bench = re.split("[-/]", row.text("qid"), maxsplit=1)[0]
     suite = row.with_fields({"qid": bench}).category("qid")
     key = "gt_answer" if row.has("gt_answer") else "answer"
     answers = tuple(map(unboxed, row.texts(key))) if row.has(key) else ()
-    question, choices = split_options(row.text("question"))
+    wording = row.text("question")
+    question, choices = split_options(wording)
     named = [option_of(answer, choices) for answer in answers]
     media = _pixelreasoner_media(row)
     if choices and (not answers or named[0] is not None):
-        return row.choice(question, media, choices, named[0] if answers else None, suite=suite, stated=answers)
+        right = named[0] if answers else None
+        return row.choice(question, media, choices, right, suite=suite, stated=answers, wording=wording)
     kind = "text" if "info" in bench.lower() else answer_kind(answers)
-    return row.task(row.text("question").strip(), media, answers, answer_kind=kind, suite=suite)
+    return row.task(wording.strip(), media, answers, answer_kind=kind, suite=suite, wording=wording)
 
 
 def _pixelreasoner_media(row: Row) -> Source:
@@ -137,7 +139,8 @@ KEYS = {
     "question": "what is asked",
     "answer": "accepted text or number, or a list of them; left out where it is not known",
     "choices": "texts of the options, of which answer names one by its text or letter",
-    "kind": "number, text or spans; without choices and kind: number if every answer is one, else text",
+    "kind": "number, value (digits or LaTeX, by math-verify), text or spans; without choices and kind: number if every "
+    "answer is one, else text",
     "boxes": "x1, y1, x2, y2 of the evidence in source pixels, or a list of boxes; the cue is the box around all",
     "window": "first and last second of the evidence in a video",
     "start": "second at which a video is cut on the left",
@@ -179,7 +182,7 @@ def jsonl_task(row: Row) -> Task:
         return row.choice(row.text("question"), media, choices, right, **others)
     kind = row.text("kind") if row.has("kind") else answer_kind(answers)
     if kind not in ANSWER_KINDS or kind == "choice":
-        raise row.wrong("kind", "number, text or spans; a choice has choices")
+        raise row.wrong("kind", "number, value, text or spans; a choice has choices")
     return row.task(row.text("question"), media, answers, answer_kind=kind, **others)
 
 

@@ -1,16 +1,16 @@
 """Rows of parquet files: texts a row group at a time, pictures one at a time.
 
-Files on the Hub put hundreds of pictures into one row group, more than memory holds, so a picture is reached by
-stepping through its column; reading in order steps forward only. A page of the column is what is held at a time; its
-size is up to who wrote the file. Needs pyarrow, the extra ``data``.
+Files on the Hub put hundreds of pictures into one row group, and into one page of it, more than memory holds: see
+`pixel_env.tasks.parquet_pages`. Columns that it cannot read are stepped through by pyarrow, a page at a time. Needs
+pyarrow, the extra ``data``.
 """
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, partial
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ try:
     import pyarrow.parquet
 except ImportError as error:
     raise ImportError("reading parquet needs pyarrow: pip install 'pixel-env[data]'") from error
+
+from pixel_env.tasks.parquet_pages import ColumnPages, readable  # behind the check for pyarrow
 
 BUFFER = 2**20  # without it, or with pre-buffering, pyarrow reads the whole column of a row group at once
 
@@ -64,8 +66,7 @@ class ParquetTable:
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._reading: tuple[int, str] | None = None
-        self._next = 0
-        self._cells: Iterator[Any] = iter(())
+        self._cell: Callable[[int], Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ParquetTable, self._arguments
@@ -88,18 +89,14 @@ class ParquetTable:
         return f"{path.name}, row group {number}, row {offset} of it"
 
     def blob(self, row: int, column: str) -> Any:
-        """Read a picture; quick for the row after the last one read, else all before it in the row group are passed."""
+        """Read a picture; quick for the row after the last one, else those before it in its page are passed over."""
         group, offset = self._find(row)
         with self._lock:
             try:
-                if self._reading != (group, column) or self._next > offset:
+                if self._reading != (group, column):
                     self._begin(group, column)
-                while self._next < offset:
-                    next(self._cells)
-                    self._next += 1
-                self._next += 1
-                return next(self._cells).as_py()
-            except (OSError, pyarrow.ArrowException, StopIteration) as error:
+                return self._cell(offset)
+            except (OSError, ValueError, pyarrow.ArrowException, StopIteration) as error:
                 self._reading = None
                 raise ValueError(f"{self.place(row)}: cannot read {column}: {error}") from error
 
@@ -115,12 +112,44 @@ class ParquetTable:
 
     def _begin(self, group: int, column: str) -> None:
         self._stack.close()
+        self._reading = None
         path, number, _ = self._groups[group]
-        file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
-        self._stack.callback(file.close, force=True)
-        batches = file.iter_batches(batch_size=1, row_groups=[number], columns=[column], use_threads=False)
-        self._cells = (batch.column(0)[0] for batch in batches)
-        self._reading, self._next = (group, column), 0
+        metadata = pyarrow.parquet.read_metadata(path)
+        paths = [metadata.schema.column(leaf).path for leaf in range(metadata.num_columns)]
+        leaves = [leaf for leaf, name in enumerate(paths) if name.partition(".")[0] == column]
+        if all(readable(metadata, number, leaf) for leaf in leaves):
+            raw = self._stack.enter_context(pyarrow.OSFile(str(path)))
+            pages = {paths[leaf]: ColumnPages(raw, metadata, number, leaf) for leaf in leaves}
+            self._cell = partial(_cell, pages, column)
+        else:
+            file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
+            self._stack.callback(file.close, force=True)
+            self._cell = _Steps(file, number, column)
+        self._reading = group, column
+
+
+def _cell(pages: dict[str, ColumnPages], column: str, row: int) -> Any:
+    """Return a text, bytes, or the mapping of Hugging Face."""
+    if column in pages:
+        return pages[column][row]
+    return {path.rpartition(".")[2]: values[row] for path, values in pages.items()}
+
+
+class _Steps:
+    """The cells of a column of a row group, read forward by pyarrow; from the beginning where a row lies behind."""
+
+    def __init__(self, file: Any, group: int, column: str) -> None:
+        options = {"row_groups": [group], "columns": [column], "use_threads": False}
+        self._batches = partial(file.iter_batches, batch_size=1, **options)
+        self._cells, self._next = self._batches(), 0
+
+    def __call__(self, row: int) -> Any:
+        if row < self._next:
+            self._cells, self._next = self._batches(), 0
+        for batch in islice(self._cells, row - self._next, None):
+            self._next = row + 1
+            return batch.column(0)[0].as_py()
+        raise ValueError("the column ends before")
 
 
 def _footer(path: Path) -> tuple[Any, list[str]]:

@@ -39,6 +39,8 @@ class Task:
         needs_operation: Whether the first view is not enough; None if unknown.
         stated: The accepted answers of a ``"choice"`` task as the file states them, letter or text, where the verdict
             of the released scorer depends on that. Empty for the letters of `answers`.
+        wording: Question and options in the words of the file, shown where `protocol="pixelreasoner"` asks what the
+            release asked. Empty for the question with its options (A), (B), ... below it.
         group: Shared by tasks that are one question in several forms, such as with its options turned round; intervals
             count them once. Empty for a question of its own.
         level: Difficulty 1 to 3 of a procedural task, else None.
@@ -54,6 +56,7 @@ class Task:
     cue: Cue | None = None
     needs_operation: bool | None = None
     stated: tuple[str, ...] = ()
+    wording: str = ""
     group: str = ""
     level: int | None = None
 
