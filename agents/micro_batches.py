@@ -19,7 +19,7 @@ from agents.micro_seeing import Labels, Picture
 from agents.micro_sheets import DRILLS, sheet_view
 from agents.micro_weights import token_weights
 from pixel_env.media import MAX_ENLARGEMENT, view_size
-from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
 SKILL_WEIGHT: dict[str, float] = defaultdict(
@@ -35,6 +35,7 @@ SKILL_WEIGHT: dict[str, float] = defaultdict(
         "string": 2.0,
         "place": 2.0,
         "sheet places": 2.0,
+        "sheet ends": 2.0,
         "frames": 2.0,
         "mark frames": 2.0,
     },
@@ -43,8 +44,11 @@ PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
 CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
-CHARACTERS, BARE, DRILLED = 0.12, 0.35, 0.5
-"""Shares of stage "talk" until which there are only characters, no questions, only sheets."""
+CHARACTERS, BARE, ENDS, DRILLED = 0.1, 0.3, 0.5, 0.6
+"""Shares of stage "talk" until which there are only characters, no questions, only ends, only sheets."""
+SIDES_LEARNED = ((0.2, SIDES[:1]), (0.4, SIDES[:2]), (1.0, SIDES))
+"""Shares of the drills on ends until which these are asked for. Asked for opposite ends from the start, a model goes on
+guessing: they cancel each other while the heads that compare places are not there yet."""
 DRILL_SHARES = (0.12, 0.15, 0.18, 0.1, 0.15, 0.3)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
@@ -170,15 +174,19 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
         count: Pictures, or a few more; half as many sequences once there are conversations.
         done: Share of the stage that is done. It begins with one sheet of characters a sequence, its things named in
             any order, then of boxes too: a fresh language model learns within some hundred steps to look things up by
-            name, and one that has learned to guess never does. From `BARE` on sheets of all kinds, up to three a
-            sequence, some behind a system text (drilled at one place, the skill stays there); from `DRILLED` on
-            conversations.
+            name, and one that has learned to guess never does. From `BARE` on ends, one side after the other; from
+            `ENDS` on sheets of all kinds, up to three a sequence, some behind a system text (drilled at one place, the
+            skill stays there); from `DRILLED` on conversations.
     """
     rng = np.random.default_rng([seed, 3])
     if done < BARE:
         boxes = 0.0 if done < CHARACTERS else 0.6
         drawn = [micro_sheets.box_drill if rng.random() < boxes else micro_sheets.character_drill for _ in range(count)]
         return [[drill(rng, bare=True)] for drill in drawn]
+    if done < ENDS:
+        share = (done - BARE) / (ENDS - BARE)
+        sides = next(sides for until, sides in SIDES_LEARNED if share < until)
+        return [[micro_sheets.end_drill(rng, sides)] for _ in range(count)]
     if done >= DRILLED:
         return speaking_batch(seed, count // 2, 0.5 - 0.35 * (done - DRILLED) / (1 - DRILLED))
     batch: list[list[Lesson]] = []

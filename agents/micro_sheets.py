@@ -17,7 +17,7 @@ from agents.reasons import listed, object_ends
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
-from pixel_env.tasks.scenes import TRAY_SHAPES, Unlucky, relation, tray_dots
+from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES, Unlucky, relation, tray_dots
 from pixel_env.tasks.world import DIGITS, LETTERS, NUM_FRAMES, contrast, glyph_mark, jittered, pick, shuffled
 
 SHEET_SIDE = 224
@@ -212,13 +212,27 @@ def box_drill(rng: np.random.Generator, bare: bool = False) -> Lesson:
     return about(shot, [("Box.", answer, "bare boxes") if bare else (question, answer, "sheet boxes")])
 
 
+def end_drill(rng: np.random.Generator, sides: Sequence[str] = SIDES) -> Lesson:
+    """A few objects: which of them are the ends, of those on some sides."""
+    while True:
+        shot = _few_objects(rng, few_names(rng, 6))
+        ends = [(place, t) for place, t in object_ends(shot.things, MARGIN).items() if place.split()[0] in sides]
+        if ends:
+            break
+    ends = shuffled(rng, ends)
+    question = f"Which: {', '.join(place for place, _ in ends)}."
+    return about(shot, [(question, ", ".join(f"the {place} is the {t.name}" for place, t in ends), "sheet ends")])
+
+
 def place_drill(rng: np.random.Generator) -> Lesson:
     """A few objects: where some lie seen from others, which lie at an end, or how many there are of each colour."""
+    kind = pick(rng, ("relations", "ends", "ends", "colours", "shapes"))
+    if kind == "ends":
+        return end_drill(rng)
     names = few_names(rng, 6)
     if rng.random() < 0.4:  # several of a colour
         names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
     shot = _few_objects(rng, names)
-    kind = pick(rng, ("relations", "ends", "ends", "colours", "shapes"))
     if kind == "shapes":
         canvas = tray_sheet(rng)
         shot = take(canvas, whole(canvas))
@@ -231,10 +245,6 @@ def place_drill(rng: np.random.Generator) -> Lesson:
         said = said[:5]
         question = f"Where: {', '.join(f'{a.name} from {b.name}' for a, b, _ in said)}."
         answer = ", ".join(f"the {a.name} is {where} the {b.name}" for a, b, where in said)
-    elif kind == "ends":
-        ends = shuffled(rng, list(object_ends(found, MARGIN).items()))
-        question = f"Which: {', '.join(place for place, _ in ends)}."
-        answer = ", ".join(f"the {place} is the {thing.name}" for place, thing in ends)
     else:
         colours = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:4]
         wanted = colours if kind == "colours" else shuffled(rng, TRAY_SHAPES)

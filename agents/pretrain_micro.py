@@ -45,8 +45,8 @@ WRITER_STEPS, WRITER_RATE = 300, 2e-2
 """Of the fit of a writer to a saved base."""
 OFFSET = 2_000_000
 """Between the lessons of two seeds: more than a run has steps."""
-BEGUN = {"see": 0.15, "talk": micro_batches.DRILLED, "speak": 0.0}
-"""Share of a stage's lessons that a saved base can already: characters alone, sheets alone."""
+BEGUN = {"see": 0.15, "talk": micro_batches.BARE, "speak": 0.0}
+"""Share of a stage's lessons that a saved base can already: characters alone, to look things up by name."""
 STAGES = ("see", "talk", "speak")
 
 
@@ -361,7 +361,7 @@ def main() -> None:
     parser.add_argument("--see-steps", type=int, default=9000, help="steps of stage 1: the vision tower alone")
     parser.add_argument("--see-batch", type=int, default=32, help="views a step in stage 1")
     parser.add_argument("--see-lr", type=float, default=3e-3, help="peak rate of stage 1")
-    parser.add_argument("--talk-steps", type=int, default=4500, help="steps of stage 2: the language model alone")
+    parser.add_argument("--talk-steps", type=int, default=5000, help="steps of stage 2: the language model alone")
     parser.add_argument("--talk-batch", type=int, default=24, help="pictures a step in stage 2")
     parser.add_argument("--talk-lr", type=float, default=2e-3, help="peak rate of stage 2")
     parser.add_argument("--steps", type=int, default=4800, help="steps of stage 3: the whole model")

@@ -20,7 +20,7 @@ from agents.micro_weights import LOOKED_UP, WORD, character_weights, token_weigh
 from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, SHAPES, Canvas, Mark
-from pixel_env.tasks.scenes import TRAY_SHAPES
+from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES
 
 TOKENIZER = micro.load_processor(Path(micro.__file__).parent / "micro_base").tokenizer
 
@@ -78,7 +78,7 @@ def text_of(batch: list[list[micro_lessons.Lesson]]) -> list[tuple[str, str]]:
 def test_batches_are_functions_of_the_seed() -> None:
     assert text_of(speaking_batch(3, 12, 0.5)) == text_of(speaking_batch(3, 12, 0.5))
     assert text_of(speaking_batch(3, 12, 0.5)) != text_of(speaking_batch(4, 12, 0.5))
-    for done in (0.0, 0.3, 0.9):
+    for done in (0.0, 0.2, 0.4, 0.55, 0.9):
         assert text_of(talking_batch(3, 4, done)) == text_of(talking_batch(3, 4, done))
     images, labels = seeing_batch(5, 8, 0.5)
     again, _ = seeing_batch(5, 8, 0.5)
@@ -273,6 +273,15 @@ def test_frames_that_follow_a_question_are_those_of_its_cue() -> None:
         assert all(picture.canvas in wanted for picture in last.images)
 
 
+def test_ends_are_asked_for_one_side_after_the_other() -> None:
+    """A fifth of the drills on ends each: leftmost, then rightmost too; then all four. Before there are none."""
+    asked = {}
+    for done in (0.299, 0.3, 0.339, 0.341, 0.379, 0.381, 0.499):
+        said = " ".join(text for text, _ in text_of(talking_batch(3, 60, done)))
+        asked[done] = [side for side in SIDES if side in said]
+    assert list(asked.values()) == [[], *map(list, (SIDES[:1], SIDES[:1], SIDES[:2], SIDES[:2], SIDES, SIDES))]
+
+
 def test_place_drills_tell_places_as_they_are() -> None:
     """Each statement is checked against the middles of the marks, worked out another way than the drill does."""
     rng = np.random.default_rng(0)
@@ -369,7 +378,7 @@ def test_a_saved_base_goes_on_with_the_tower(tmp_path: Path, monkeypatch: pytest
     assert [row["stage"] for row in run.state.log] == ["fit", "fit"]
     assert (out / "model" / "model.safetensors").exists()
     assert [run.share_done("see", step, 100) for step in (0, 100)] == [0.15, 1.0]
-    assert run.share_done("talk", 50, 100) == 0.75  # conversations only
+    assert [run.share_done("talk", step, 100) for step in (0, 100)] == [0.3, 1.0]
 
 
 def test_written_tokens_are_sums_of_words_and_sides() -> None:
