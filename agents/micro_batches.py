@@ -44,8 +44,8 @@ PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
 CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
-CHARACTERS, BARE, ENDS, DRILLED = 0.1, 0.3, 0.5, 0.6
-"""Shares of stage "talk" until which there are only characters, no questions, only ends, only sheets."""
+CHARACTERS, BARE, ENDS, DRILLED = 0.1, 0.3, 0.6, 0.65
+"""Shares of stage "talk" until which there are: only characters, no questions, ends on half the sheets, only sheets."""
 SIDES_LEARNED = ((0.2, SIDES[:1]), (0.4, SIDES[:2]), (1.0, SIDES))
 """Shares of the drills on ends until which these are asked for. Asked for opposite ends from the start, a model goes on
 guessing: they cancel each other while the heads that compare places are not there yet."""
@@ -174,9 +174,9 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
         count: Pictures, or a few more; half as many sequences once there are conversations.
         done: Share of the stage that is done. It begins with one sheet of characters a sequence, its things named in
             any order, then of boxes too: a fresh language model learns within some hundred steps to look things up by
-            name, and one that has learned to guess never does. From `BARE` on ends, one side after the other; from
-            `ENDS` on sheets of all kinds, up to three a sequence, some behind a system text (drilled at one place, the
-            skill stays there); from `DRILLED` on conversations.
+            name, and one that has learned to guess never does. From `BARE` on there are questions, half of them for
+            ends, one side after the other; from `ENDS` on sheets of all kinds, up to three a sequence, some behind a
+            system text (drilled at one place, the skill stays there); from `DRILLED` on conversations.
     """
     rng = np.random.default_rng([seed, 3])
     if done < BARE:
@@ -186,7 +186,8 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
     if done < ENDS:
         share = (done - BARE) / (ENDS - BARE)
         sides = next(sides for until, sides in SIDES_LEARNED if share < until)
-        return [[micro_sheets.end_drill(rng, sides)] for _ in range(count)]
+        asked = [rng.random() < 0.5 for _ in range(count)]  # by ends alone boxes are forgotten
+        return [[micro_sheets.end_drill(rng, sides) if ends else pick(rng, DRILLS[:-1])(rng)] for ends in asked]
     if done >= DRILLED:
         return speaking_batch(seed, count // 2, 0.5 - 0.35 * (done - DRILLED) / (1 - DRILLED))
     batch: list[list[Lesson]] = []

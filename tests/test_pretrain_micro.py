@@ -276,7 +276,7 @@ def test_frames_that_follow_a_question_are_those_of_its_cue() -> None:
 def test_ends_are_asked_for_one_side_after_the_other() -> None:
     """A fifth of the drills on ends each: leftmost, then rightmost too; then all four. Before there are none."""
     asked = {}
-    for done in (0.299, 0.3, 0.339, 0.341, 0.379, 0.381, 0.499):
+    for done in (0.299, 0.3, 0.359, 0.361, 0.419, 0.421, 0.599):
         said = " ".join(text for text, _ in text_of(talking_batch(3, 60, done)))
         asked[done] = [side for side in SIDES if side in said]
     assert list(asked.values()) == [[], *map(list, (SIDES[:1], SIDES[:1], SIDES[:2], SIDES[:2], SIDES, SIDES))]
