@@ -243,7 +243,7 @@ def main() -> None:
     intervals = {name: wilson(share, arguments.n) for name, share in shares.items()}
     results = {name: [round(v, 3) for v in (i.mean, i.low, i.high)] for name, i in intervals.items()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    written = about | {"model": arguments.model, "n": arguments.n, "results": results, "texts": texts}
+    written = about | {"model": Path(arguments.model).name, "n": arguments.n, "results": results, "texts": texts}
     arguments.out.write_text(json.dumps(written | {"curves": learned}, indent=1) + "\n")
     if learned:
         draw(learned, arguments.out.with_suffix(".png"))
