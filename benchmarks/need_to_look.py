@@ -141,7 +141,8 @@ def main() -> None:
     for suite, level in tqdm(pairs, unit="level"):
         rows += measure(policy, suite, level, arguments.tasks, arguments.preset)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(about | {"model": Path(arguments.model).name, "results": rows}, indent=1) + "\n")
+    written = about | {"model": Path(arguments.model).name, "results": rows}
+    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
     print(table(rows))
 
 
