@@ -46,9 +46,9 @@ CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
 CHARACTERS, BARE, ENDS, DRILLED = 0.1, 0.3, 0.6, 0.65
 """Shares of stage "talk" until which there are: only characters, no questions, ends on half the sheets, only sheets."""
-SIDES_LEARNED = ((0.2, SIDES[:1]), (0.4, SIDES[:2]), (1.0, SIDES))
-"""Shares of the drills on ends until which these are asked for. Asked for opposite ends from the start, a model goes on
-guessing: they cancel each other while the heads that compare places are not there yet."""
+SIDES_LEARNED = ((0.2, SIDES[:1]), (0.4, SIDES[:2]))
+"""Shares of the drills on ends until which only these are asked for. Asked for opposite ends from the start, a model
+goes on guessing: they cancel each other while the heads that compare places are not there yet."""
 DRILL_SHARES = (0.12, 0.15, 0.18, 0.1, 0.15, 0.3)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
@@ -185,7 +185,7 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
         return [[drill(rng, bare=True)] for drill in drawn]
     if done < ENDS:
         share = (done - BARE) / (ENDS - BARE)
-        sides = next(sides for until, sides in SIDES_LEARNED if share < until)
+        sides = next((sides for until, sides in SIDES_LEARNED if share < until), SIDES)
         asked = [rng.random() < 0.5 for _ in range(count)]  # by ends alone boxes are forgotten
         return [[micro_sheets.end_drill(rng, sides) if ends else pick(rng, DRILLS[:-1])(rng)] for ends in asked]
     if done >= DRILLED:

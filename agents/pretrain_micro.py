@@ -374,6 +374,10 @@ def main() -> None:
         "--seed", type=int, default=0, help="seed of weights and lessons; another one goes on with new lessons"
     )
     args = parser.parse_args()
+    if args.base and not (Path(args.base) / "config.json").is_file():
+        parser.error(f"expected --base to be the folder of a saved base, with its config.json, got {args.base}")
+    if args.begin != "speak" and not args.base:
+        parser.error("--begin is for --base; from scratch all stages are gone through")
     try:
         Path(args.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:

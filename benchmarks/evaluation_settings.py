@@ -206,7 +206,10 @@ def _add_endpoint(group: "argparse._ArgumentGroup") -> None:
 
 
 def _number_or_none(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    try:
+        return None if text == "none" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, or none, got {text!r}") from None
 
 
 AT_LEAST_ONE = (

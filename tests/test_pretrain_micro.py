@@ -426,3 +426,19 @@ def test_the_fit_finds_a_linear_map_and_says_what_it_explains() -> None:
         torch.testing.assert_close(layer(features), truth(features), atol=1e-4, rtol=1e-4)
         noise = torch.randn(500, 5, generator=generator)
         assert fitted(features, noise)[1] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--base", "nowhere"], "expected --base to be the folder of a saved base"),
+        (["--begin", "see"], "--begin is for --base"),
+    ],
+)
+def test_wrong_arguments_are_told(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pretrain_micro.py", *given])
+    with pytest.raises(SystemExit):
+        pretrain_micro.main()
+    assert said in capsys.readouterr().err
