@@ -19,7 +19,7 @@ from agents.micro_seeing import Labels, Picture
 from agents.micro_sheets import DRILLS, sheet_view
 from agents.micro_weights import token_weights
 from pixel_env.media import MAX_ENLARGEMENT, view_size
-from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES
+from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
 SKILL_WEIGHT: dict[str, float] = defaultdict(
@@ -34,8 +34,11 @@ SKILL_WEIGHT: dict[str, float] = defaultdict(
         "conclusion": 0.5,
         "string": 2.0,
         "place": 2.0,
-        "sheet places": 2.0,
+        "answer": 2.0,
+        "sheet answers": 2.0,
+        "sheet counts": 2.0,
         "sheet ends": 2.0,
+        "sheet relations": 2.0,
         "frames": 2.0,
         "mark frames": 2.0,
     },
@@ -44,11 +47,14 @@ PATCH = FACTOR // 2
 """Side of a patch of the tower, two of which make an image token's side."""
 CLIP_SHARE = 0.16
 """Of the conversations: those about whole clips."""
-CHARACTERS, BARE, ENDS, DRILLED = 0.1, 0.3, 0.6, 0.65
-"""Shares of stage "talk" until which there are: only characters, no questions, ends on half the sheets, only sheets."""
+CHARACTERS, BARE, PLACES, DRILLED = 0.1, 0.3, 0.6, 0.65
+"""Shares of stage "talk" until which there are: only characters, no questions, places on most sheets, only sheets."""
 SIDES_LEARNED = ((0.2, SIDES[:1]), (0.4, SIDES[:2]))
-"""Shares of the drills on ends until which only these are asked for. Asked for opposite ends from the start, a model
-goes on guessing: they cancel each other while the heads that compare places are not there yet."""
+"""Shares of the drills on places until which only these ends are asked for. Asked for opposite ends from the start, a
+model goes on guessing: they cancel each other while the heads that compare places are not there yet."""
+RELATIONS_LEARNED = ((0.4, (), 0.0), (0.55, RELATIONS[:2], 1.0), (0.75, RELATIONS[:2], 0.2))
+"""The same for relations, which need those heads: until when, the directions, and the share of pictures in which things
+are seen from the middle and not from each other. Both sides of a comparison are not found at once."""
 DRILL_SHARES = (0.12, 0.15, 0.18, 0.1, 0.15, 0.3)
 SHEETS = (
     *[micro_sheets.character_sheet] * 3,
@@ -174,20 +180,17 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
         count: Pictures, or a few more; half as many sequences once there are conversations.
         done: Share of the stage that is done. It begins with one sheet of characters a sequence, its things named in
             any order, then of boxes too: a fresh language model learns within some hundred steps to look things up by
-            name, and one that has learned to guess never does. From `BARE` on there are questions, half of them for
-            ends, one side after the other; from `ENDS` on sheets of all kinds, up to three a sequence, some behind a
-            system text (drilled at one place, the skill stays there); from `DRILLED` on conversations.
+            name, and one that has learned to guess never does. From `BARE` on there are questions, most of them for
+            places, one kind after the other; from `PLACES` on sheets of all kinds, up to three a sequence, some behind
+            a system text (drilled at one place, the skill stays there); from `DRILLED` on conversations.
     """
     rng = np.random.default_rng([seed, 3])
     if done < BARE:
         boxes = 0.0 if done < CHARACTERS else 0.6
         drawn = [micro_sheets.box_drill if rng.random() < boxes else micro_sheets.character_drill for _ in range(count)]
         return [[drill(rng, bare=True)] for drill in drawn]
-    if done < ENDS:
-        share = (done - BARE) / (ENDS - BARE)
-        sides = next((sides for until, sides in SIDES_LEARNED if share < until), SIDES)
-        asked = [rng.random() < 0.5 for _ in range(count)]  # by ends alone boxes are forgotten
-        return [[micro_sheets.end_drill(rng, sides) if ends else pick(rng, DRILLS[:-1])(rng)] for ends in asked]
+    if done < PLACES:
+        return [[_place_lesson(rng, (done - BARE) / (PLACES - BARE))] for _ in range(count)]
     if done >= DRILLED:
         return speaking_batch(seed, count // 2, 0.5 - 0.35 * (done - DRILLED) / (1 - DRILLED))
     batch: list[list[Lesson]] = []
@@ -197,6 +200,20 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
             lessons[0] = replace(lessons[0], system=micro_calls.offer(rng)[0])
         batch.append(lessons)
     return batch
+
+
+def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
+    """A drill on places, by the share of these that lies behind, or in four cases of ten another, forgotten without."""
+    sides = next((sides for until, sides in SIDES_LEARNED if share < until), SIDES)
+    directions, middle = next(
+        ((some, middle) for until, some, middle in RELATIONS_LEARNED if share < until), (RELATIONS, 0.2)
+    )
+    kind = rng.random()
+    if directions and kind < 0.45:
+        return micro_sheets.relation_drill(rng, directions, middle)
+    if kind < 0.6:
+        return micro_sheets.end_drill(rng, sides)
+    return pick(rng, (*DRILLS[:-1], micro_sheets.count_drill))(rng)
 
 
 def speaking_batch(seed: int, count: int, sheet_share: float) -> list[list[Lesson]]:

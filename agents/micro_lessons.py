@@ -14,8 +14,9 @@ import numpy as np
 from agents.boxes import overlap
 from agents.micro import FACTOR
 from agents.micro_calls import call_box, call_entries, offer, some_call
+from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
-from agents.reasons import Thing, fact, facts, frames_of, named, places, reason, sentence, things
+from agents.reasons import Thing, fact, facts, frames_of, in_order, named, places, reason, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -26,7 +27,6 @@ PIXELS = VIEW_PIXELS["micro"]
 LEVELS = (1, 1, 2, 2, 3)
 IMAGE_TASKS = ProceduralTasks(("search", "count", "read"), difficulty=LEVELS, preset="micro", seed=1)
 CLIP_TASKS = ProceduralTasks(("clip",), difficulty=LEVELS, preset="micro", seed=1)
-FINAL = "Put the final answer within \\boxed{}."
 MARGIN = 8.0
 """View pixels by which what is named by its place leads."""
 LEGIBLE = 6.0
@@ -135,7 +135,7 @@ def tally(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
 
 def describe(shot: Shot) -> tuple[str, str]:
     """What is in the picture, from left to right."""
-    seen = sorted((t for t in shot.things if shot.visible(t) and t.name != "title"), key=lambda t: t.box[0] + t.box[2])
+    seen = in_order(t for t in shot.things if shot.visible(t) and t.name != "title")
     return "What is in the picture, from left to right?", ", ".join(f"the {t.name}" for t in seen) or "nothing"
 
 
@@ -167,6 +167,8 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
         turns.append((*ground(rng, solid[: pick(rng, (1, 3, 4, 5))]), "ground"))
     if 0 < len(known) <= 6 and rng.random() < 0.35:
         turns.append((*describe(shot), "describe"))
+    if not shot.closeup:
+        turns += [(*turn, "answer") for turn in view_questions(rng, shot.things, MARGIN)[:4]]
     if not shot.closeup and rng.random() < 0.6:
         turns += [(*by_place(rng, place, thing), "place") for place, thing in shuffled(rng, ends(shot))[:2]]
     chosen = shuffled(rng, turns)[:most] or [(*describe(shot), "describe")]
@@ -189,8 +191,7 @@ def about(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", p
 
 def question_text(task: Task) -> str:
     """The question, its choices and the request for a boxed answer, worded as the environment does."""
-    options = [f"({chr(65 + k)}) {choice}" for k, choice in enumerate(task.choices)]
-    return "\n".join([task.question, *options, FINAL])
+    return worded(task.question, task.choices)
 
 
 def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
@@ -223,7 +224,7 @@ def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Le
 
 def answered(task: Task, why: str) -> str:
     """The right answer in its box, behind what it follows from, if that is known."""
-    return f"{sentence(why)} " * bool(why) + f"\\boxed{{{task.answers[0]}}}"
+    return boxed(why, task.answers[0])
 
 
 def question_lesson(rng: np.random.Generator, task: Task) -> Lesson:
@@ -310,8 +311,8 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
         system, names = offer(rng)
         turns = mark_queries(rng, source, names)
     else:
-        queries = frame_queries(rng, source)
-        turns = shuffled(rng, [*queries, answer] if rng.random() < 0.5 else queries)
+        questions = [(*turn, "answer") for turn in clip_questions(rng, frames_of(source))[:3]]
+        turns = shuffled(rng, [*frame_queries(rng, source)[:1], *questions, answer])
     return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:4])), system)
 
 

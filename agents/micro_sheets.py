@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from agents.micro_lessons import MARGIN, Lesson, Shot, about, clip_turn, take, whole
+from agents.micro_questions import view_questions
 from agents.micro_seeing import Picture
-from agents.reasons import listed, object_ends
+from agents.reasons import Thing, in_order, listed, object_ends, seen_from
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
-from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES, Unlucky, relation, tray_dots
+from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES, Unlucky, relation, tray_dots
 from pixel_env.tasks.world import DIGITS, LETTERS, NUM_FRAMES, contrast, glyph_mark, jittered, pick, shuffled
 
 SHEET_SIDE = 224
@@ -49,12 +50,12 @@ def few_names(rng: np.random.Generator, most: int) -> list[tuple[str, str]]:
 
 
 def string_sheet(rng: np.random.Generator) -> Canvas:
-    """Coloured panels with short strings of many sizes, in one or two columns."""
-    columns, rows = int(rng.integers(1, 3)), int(rng.integers(1, 6))
+    """Coloured panels with short strings of many sizes, in one or two columns: at most three characters a token."""
+    columns, rows = int(rng.integers(1, 3)), int(rng.integers(1, 5))
     marks = []
     for k in range(columns * rows):
         w, h = SHEET_SIDE / columns, SHEET_SIDE / rows
-        height = float(np.exp(rng.uniform(np.log(14), np.log(min(0.7 * h, 70)))))
+        height = float(np.exp(rng.uniform(np.log(30), np.log(min(0.7 * h, 70)))))
         most = int((w - 12) / (0.7 * height))  # characters that fit
         text = "".join(pick(rng, LETTERS + DIGITS) for _ in range(int(rng.integers(1, max(3, min(8, most + 1))))))
         width = min(w - 4, max(text_width(text, height) + 8, 30.0))
@@ -224,34 +225,58 @@ def end_drill(rng: np.random.Generator, sides: Sequence[str] = SIDES) -> Lesson:
     return about(shot, [(question, ", ".join(f"the {place} is the {t.name}" for place, t in ends), "sheet ends")])
 
 
-def place_drill(rng: np.random.Generator) -> Lesson:
-    """A few objects: where some lie seen from others, which lie at an end, or how many there are of each colour."""
-    kind = pick(rng, ("relations", "ends", "ends", "colours", "shapes"))
-    if kind == "ends":
-        return end_drill(rng)
-    names = few_names(rng, 6)
-    if rng.random() < 0.4:  # several of a colour
-        names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
-    shot = _few_objects(rng, names)
-    if kind == "shapes":
+def relation_drill(rng: np.random.Generator, directions: Sequence[str] = RELATIONS, middle: float = 0.2) -> Lesson:
+    """A few objects: where some lie, seen from others, or in a share of the lessons from the middle of the picture."""
+    while True:
+        shot = _few_objects(rng, few_names(rng, 6))
+        width, height = shot.picture.size
+        centre = Thing("middle", (width / 2, height / 2, width / 2, height / 2))
+        from_middle = rng.random() < middle
+        pairs = [(a, centre) for a in shot.things] if from_middle else itertools.permutations(shot.things, 2)
+        said = []
+        for a, b in pairs:
+            with suppress(Unlucky):
+                said.append((a.name, b.name, relation(a, b, MARGIN)))
+        said = shuffled(rng, [one for one in said if one[2] in directions])[:5]
+        if said:
+            break
+    question = f"Where: {', '.join(f'{a} from {b}' for a, b, _ in said)}."
+    answer = ", ".join(seen_from(f"the {a}", f"the {b}", where) for a, b, where in said)
+    return about(shot, [(question, answer, "sheet relations")])
+
+
+def count_drill(rng: np.random.Generator) -> Lesson:
+    """A few objects: how many there are of each colour, or trays: of each shape; each one is named."""
+    if rng.random() < 0.5:
+        canvas = tray_sheet(rng)
+        shot, noun, wanted = take(canvas, whole(canvas)), "trays", shuffled(rng, TRAY_SHAPES)
+    else:
+        names = few_names(rng, 6)
+        if rng.random() < 0.4:  # several of a colour
+            names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
+        shot, noun = _few_objects(rng, names), "objects"
+        wanted = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:3]
+    found = {word: [t.name for t in in_order(shot.things) if word in t.name.split()] for word in wanted}
+    question = f"Count: {', '.join(f'{word} {noun}' for word in wanted)}."
+    answer = ", ".join(listed(f"{word} {noun}", names) for word, names in found.items())
+    return about(shot, [(question, answer, "sheet counts")])
+
+
+def question_drill(rng: np.random.Generator) -> Lesson:
+    """A few objects or trays, and the questions of the suites that a first view answers."""
+    if rng.random() < 0.3:
         canvas = tray_sheet(rng)
         shot = take(canvas, whole(canvas))
-    found = shuffled(rng, shot.things)
-    if kind == "relations":
-        said = []
-        for a, b in shuffled(rng, list(itertools.permutations(found, 2))):
-            with suppress(Unlucky):
-                said.append((a, b, relation(a, b, MARGIN)))
-        said = said[:5]
-        question = f"Where: {', '.join(f'{a.name} from {b.name}' for a, b, _ in said)}."
-        answer = ", ".join(f"the {a.name} is {where} the {b.name}" for a, b, where in said)
     else:
-        colours = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:4]
-        wanted = colours if kind == "colours" else shuffled(rng, TRAY_SHAPES)
-        inorder = sorted(found, key=lambda t: t.box[0] + t.box[2])
-        question = f"Count: {', '.join(wanted)}."
-        answer = ", ".join(listed([t.name for t in inorder if word in t.name.split()]) for word in wanted)
-    return about(shot, [(question, answer or "nothing", "sheet places")])
+        shot = _few_objects(rng, few_names(rng, 6))
+    turns = [(*turn, "sheet answers") for turn in view_questions(rng, shot.things, MARGIN)[:5]]
+    return about(shot, turns)
+
+
+def place_drill(rng: np.random.Generator) -> Lesson:
+    """A few objects: where some lie seen from others, which lie at an end, or how many there are of a kind."""
+    drills = (end_drill, relation_drill, count_drill, question_drill, question_drill, question_drill)
+    return pick(rng, drills)(rng)  # type: ignore[operator]
 
 
 DRILLS = (character_drill, box_drill, string_drill, dot_drill, clip_drill, place_drill)

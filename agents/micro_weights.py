@@ -10,15 +10,17 @@ from typing import Any
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES
 from pixel_env.tasks.scenes import RELATIONS
 
-LEADING, LOOKED_UP, FOLLOWING, WORD = 5.0, 3.0, 1.0, 0.5
+LEADING, LOOKED_UP, END, FOLLOWING, WORD = 5.0, 3.0, 2.0, 1.0, 0.5
 """Weight of a value's first character, from which all other digits of a box follow; of what else was looked up: further
 characters of a string, names and directions that the question does not tell, and a boxed answer at least (to carry over
-what was said before is learned late); of further digits; of all else. Words need their tenth: guessing what will be
+what was said before is learned late); of what follows a value or a name, which says whether there is another one; of
+further digits; of all else. Words need their tenth: guessing what will be
 named is how a fresh model begins to attend to image tokens."""
 BOX = "\\boxed{"
 _VALUES = re.compile(r"(?<!\": )\b[A-Z0-9]+(?:,? [A-Z0-9]+)*\b")  # numbers behind a key say which image, not where
+_ENTRIES = re.compile(r'(?:frames|rows|points)": \[$')
 _NAMES = re.compile(rf"\b(?:{'|'.join((*COLOUR_NAMES, 'white'))}) (?:{'|'.join((*SHAPES, 'panel'))})(?: tray)?\b")
-_SAID = re.compile(rf"\b(?:{'|'.join(RELATIONS)}|none|nothing)\b")
+_SAID = re.compile(rf"\b(?:{'|'.join(RELATIONS)}|none|nothing)\b|(?<=s: )the\b")  # there are some: the, or none
 
 
 def character_weights(question: str, answer: str, any_name: bool = False) -> list[float]:
@@ -40,12 +42,15 @@ def character_weights(question: str, answer: str, any_name: bool = False) -> lis
         weights[start:end] = [max(weight, one) for one in weights[start:end]]
 
     for found in _VALUES.finditer(answer):
+        before = answer[: found.start()]
+        box = before.endswith("[") and not _ENTRIES.search(before)  # of a box four numbers are known to follow
+        raise_to(FOLLOWING if box else END, found.start(), found.end() + 1)
         raise_to(LEADING, found.start(), found.start() + 1)
-        for value in re.finditer(r"[A-Z0-9]+", found[0]):
-            text = FOLLOWING if value[0].isdecimal() else LOOKED_UP
-            raise_to(text, found.start() + value.start(), found.start() + value.end())
+        for value in re.finditer(r"[A-Z]\w*", found[0]):
+            raise_to(LOOKED_UP, found.start() + value.start(), found.start() + value.end())
     told = [] if any_name else [*_SAID.finditer(answer), *(m for m in _NAMES.finditer(answer) if m[0] not in question)]
     for found in told:
+        raise_to(END, found.start(), found.end() + 1)
         raise_to(LOOKED_UP, *found.span())
     if BOX in answer:
         raise_to(LOOKED_UP, answer.index(BOX) + len(BOX), len(answer) - 1)

@@ -107,6 +107,11 @@ def panels(some: Sequence[Thing]) -> list[Thing]:
     return [t for t in some if t.name.startswith(_BESIDE) or " panel" in t.name]
 
 
+def shown_name(thing: Thing) -> str:
+    """The name of what stands for a thing: of the icon beside a text, else its own."""
+    return thing.name.removeprefix(_BESIDE)
+
+
 def places(some: Sequence[Thing], margin: float) -> dict[str, Thing]:
     """Things by the names that their places give them, "leftmost object" or "highest panel".
 
@@ -163,13 +168,18 @@ def named(task: Task) -> tuple[str, str]:
     return asked, ""
 
 
-def listed(names: Sequence[str]) -> str:
-    """An enumeration and how many it names.
+def listed(kind: str, names: Sequence[str]) -> str:
+    """An enumeration of things of a kind, and how many it names.
 
-    >>> listed(["red star", "red moon"]), listed([])
-    ('the red star, the red moon: 2', 'none: 0')
+    >>> listed("red objects", ["red star", "red moon"]), listed("panels", [])
+    ('the red objects: the red star, the red moon: 2', 'the panels: none: 0')
     """
-    return f"{', '.join(f'the {name}' for name in names) or 'none'}: {len(names)}"
+    return f"the {kind}: {', '.join(f'the {name}' for name in names) or 'none'}: {len(names)}"
+
+
+def in_order(some: Iterable[Thing]) -> list[Thing]:
+    """Things from left to right."""
+    return sorted(some, key=lambda thing: thing.centre[0])
 
 
 def seen_in(name: str, numbers: Sequence[int]) -> str:
@@ -178,7 +188,16 @@ def seen_in(name: str, numbers: Sequence[int]) -> str:
     >>> seen_in("red star", (3, 4))
     'the red star is in frames 3, 4'
     """
-    return f"the {name} is in frame{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+    return f"the {name} is in frames {', '.join(map(str, numbers))}"
+
+
+def seen_from(name: str, other: str, where: str) -> str:
+    """Where one thing lies, seen from another: both are named before it is said, the one that is asked about last.
+
+    >>> seen_from("the red star", "the blue ring", "left of")
+    'from the blue ring the red star is left of it'
+    """
+    return f"from {other} {name} is {where} it"
 
 
 def frames_of(source: DrawnSource) -> dict[str, list[int]]:
@@ -195,34 +214,35 @@ def reason(task: Task) -> str:
 
     >>> from pixel_env.tasks import ProceduralTasks
     >>> reason(next(t for t in ProceduralTasks(("search",)) if t.question.startswith("Where is")))
-    'the yellow triangle is right of the purple cross'
+    'from the purple cross the yellow triangle is right of it'
     """
     if not isinstance(task.media, DrawnSource) or task.needs_operation is not False:
         return ""
     if task.media.kind == "video":
         return _clip_reason(task, frames_of(task.media))
-    seen = sorted(things(task.media.canvases[0]), key=lambda t: t.box[0] + t.box[2])
+    seen = in_order(things(task.media.canvases[0]))
     question = task.question
     if found := re.fullmatch(r"Where is (the .+), seen from (the .+)\?", question):
-        return f"{found[1]} is {task.answers[0]} {found[2]}" if task.answers[0] in RELATIONS else ""
+        return seen_from(found[1], found[2], task.answers[0]) if task.answers[0] in RELATIONS else ""
     if found := re.fullmatch(r"How many (\w+ tray|\w+ object|panel)s are .+\?", question):
         asked, _, noun = found[1].rpartition(" ")
         if noun == "panel":
-            some = [t.name.removeprefix(_BESIDE) for t in panels(seen)]
+            some = [shown_name(t) for t in sorted(panels(seen), key=lambda t: t.box[1])]
         else:
             some = [t.name for t in seen if asked in t.name.split() and (noun == "object" or t.name.endswith(" tray"))]
-        return listed(some) if len(some) <= MOST_NAMED else ""
+        return listed(f"{found[1]}s", some) if len(some) <= MOST_NAMED else ""
     if found := re.fullmatch(r"Which colour is the (\w+) (object|panel|icon)\?", question):
         word, noun = found.groups()
         if noun == "object":
             first = at_edge(seen, word, 0)
         else:
             first = min(panels(seen), key=lambda t: HEIGHTS[word] * t.box[1])
-        return f"the {word} {noun} is the {first.name.removeprefix(_BESIDE)}"
+        return f"the {word} {noun} is the {shown_name(first)}"
     return f"the title says {task.answers[0]}" if "title" in question else ""
 
 
 def _clip_reason(task: Task, frames: dict[str, list[int]]) -> str:
-    asked = [name for name in frames if f"the {name} " in task.question or f"the {name}?" in task.question]
+    places = {name: re.search(rf"\bthe {name}\b", task.question) for name in frames}
+    asked = sorted((name for name, at in places.items() if at), key=lambda name: places[name].start())  # type: ignore[union-attr]
     said = ", ".join(seen_in(name, frames[name]) for name in asked)
     return f"{said}: {len(frames[asked[0]])}" if "how many" in task.question and asked else said

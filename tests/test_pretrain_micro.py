@@ -16,11 +16,11 @@ from agents.boxes import inside, overlap
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
-from agents.micro_weights import LOOKED_UP, WORD, character_weights, token_weights
+from agents.micro_weights import END, LOOKED_UP, WORD, character_weights, token_weights
 from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, SHAPES, Canvas, Mark
-from pixel_env.tasks.scenes import SIDES, TRAY_SHAPES
+from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES
 
 TOKENIZER = micro.load_processor(Path(micro.__file__).parent / "micro_base").tokenizer
 
@@ -164,8 +164,12 @@ def test_what_was_looked_up_weighs_most() -> None:
         ("Mark the frames.", '{"name": "f", "arguments": {"frames": [3, 14]}}', "3"),
         ("Mark it.", '{"name": "f", "arguments": {"box": [3, 14, 5, 20], "image": 1}}', "3"),
         ("Which: leftmost object.", "the leftmost object is the red square tray", "red square tray"),
-        ("Where: red star from cyan panel.", "the red star is left of the cyan panel", "left of"),
-        ("Count: red, blue.", "none: 0, the blue star, the blue ring: 2", "none|0|blue star|blue ring|2"),
+        ("Where: red star from cyan panel.", "from the cyan panel the red star is left of it", "left of"),
+        (
+            "Count: red objects, blue objects.",
+            "the red objects: none: 0, the blue objects: the blue star, the blue ring: 2",
+            "none|0|the|blue star|blue ring|2",
+        ),
         ("Which colour?\n(A) red", "The lowest icon is the red star. \\boxed{red}", "red star|red"),
     ],
 )
@@ -282,6 +286,32 @@ def test_ends_are_asked_for_one_side_after_the_other() -> None:
     assert list(asked.values()) == [[], *map(list, (SIDES[:1], SIDES[:1], SIDES[:2], SIDES[:2], SIDES, SIDES))]
 
 
+def test_relations_are_asked_for_after_ends_and_from_the_middle_first() -> None:
+    """Left and right of the middle, then of each other too, then all four directions."""
+    asked = {}
+    for done in (0.419, 0.421, 0.464, 0.466, 0.524, 0.526, 0.599):
+        said = " ".join(f"{text} {answer}" for text, answer in text_of(talking_batch(3, 60, done)))
+        others = re.findall(r"[\w ]+ from (\w+)", said)
+        asked[done] = ([way for way in RELATIONS if f"{way} it" in said], {name == "middle" for name in others})
+    sides, all_four, both = list(RELATIONS[:2]), list(RELATIONS), {True, False}
+    assert list(asked.values()) == [
+        ([], set()),
+        (sides, {True}),
+        (sides, {True}),
+        (sides, both),
+        (sides, both),
+        (all_four, both),
+        (all_four, both),
+    ]
+
+
+def test_what_says_whether_another_value_follows_weighs_more_than_words() -> None:
+    """After a frame, a name and a string; not between the numbers of a box, of which there are four."""
+    answer = 'in frames 10, 11, the star is red, {"bbox_2d": [1, 2, 3, 4]}'
+    weights = character_weights("?", answer)
+    assert [weights[answer.index(text) + len(text)] for text in ("10", "11", "[1", "[1, 2")] == [END, END, 1.0, 1.0]
+
+
 def test_place_drills_tell_places_as_they_are() -> None:
     """Each statement is checked against the middles of the marks, worked out another way than the drill does."""
     rng = np.random.default_rng(0)
@@ -291,17 +321,20 @@ def test_place_drills_tell_places_as_they_are() -> None:
         marks = [m for m in lesson.turns[0].images[0].canvas.marks if m.colour not in ("black", "white")]  # no dots
         middle = {m.name + " tray" * (m.kind in TRAY_SHAPES): m.centre for m in marks}
         answer = lesson.turns[0].answer
-        for a, where, b in re.findall(r"the ([\w ]+?) is (left of|right of|above|below) the ([\w ]+)", answer):
+        width, height = lesson.turns[0].images[0].canvas.width, lesson.turns[0].images[0].canvas.height
+        middle["middle"] = (width / 2, height / 2)
+        for b, a, where in re.findall(r"from the ([\w ]+?) the ([\w ]+?) is (left of|right of|above|below) it", answer):
             dx, dy = middle[b][0] - middle[a][0], middle[b][1] - middle[a][1]
             ahead = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}
             assert max(ahead, key=lambda way: ahead[way]) == where
             statements += 1
+        del middle["middle"]
         for side, name in re.findall(r"the (\w+)most object is the ([\w ]+)", answer):
             axis, best = {"left": (0, min), "right": (0, max), "top": (1, min), "bottom": (1, max)}[side]
             assert middle[name][axis] == best(xy[axis] for xy in middle.values())
             statements += 1
         if lesson.turns[0].text.partition("Count: ")[1]:
-            words = lesson.turns[0].text.partition("Count: ")[2].rstrip(".").split(", ")
+            words = [kind.split()[0] for kind in lesson.turns[0].text.partition("Count: ")[2].split(", ")]
             counts = [int(n) for n in re.findall(r": (\d+)", answer)]
             assert counts == [sum(word in (m.colour, m.kind) for m in marks) for word in words]
             statements += len(counts)

@@ -29,7 +29,7 @@ def test_the_answer_follows_from_the_reason(suite: str, level: int) -> None:
         said, answer = reason(task), task.answers[0]
         if task.question.startswith("How many") or "how many" in task.question:
             assert said.endswith(f": {answer}")
-            enumerated = said.rpartition(":")[0]
+            enumerated = re.sub(r"^the [\w ]+: ", "", said).rpartition(":")[0]
             frames = len(re.findall(r"\d+", enumerated))  # of a clip; else things
             assert int(answer) == (0 if enumerated == "none" else frames or len(enumerated.split(", ")))
         elif task.question.startswith("In which frame"):
@@ -56,8 +56,8 @@ def test_places_by_hand() -> None:
 
 
 def test_wording() -> None:
-    assert listed(["red star"]) == "the red star: 1"
-    assert seen_in("red star", [7]) == "the red star is in frame 7"
+    assert listed("red trays", ["red star"]) == "the red trays: the red star: 1"
+    assert seen_in("red star", [7]) == "the red star is in frames 7"
 
 
 def test_what_is_called_by_its_place_gets_its_name() -> None:
