@@ -23,7 +23,7 @@ HEIGHTS = {"highest": 1, "lowest": -1}
 _TARGETS = (
     r"on (the [\w ]+)\?$",
     r"^Do (the [\w ]+ and the [\w ]+) carry",
-    r"next to (the [\w ]+)\?$",
+    r"^What is written (next to the [\w ]+)\?$",
     r"in (the [\w ]+?)(?: together)?\?$",
     r"is (the (?:icon|panel) [\w ]+)\?$",
     r"does (the [\w ]+) first",
@@ -147,10 +147,13 @@ def target(question: str) -> str:
 
     >>> target("Which digit is on the red circle?"), target("How many people are waving?")
     ('the red circle', 'what is asked')
+    >>> target("What is written next to the red star?")  # what is read is beside the icon
+    'the text next to the red star'
     """
     for pattern in _TARGETS:
         if found := re.search(pattern, question):
-            return found[1] if found[1].startswith("the ") else f"the {found[1]}"
+            name = f"text {found[1]}" if found[1].startswith("next to ") else found[1].removeprefix("the ")
+            return f"the {name}"
     return "what is asked"
 
 

@@ -228,7 +228,7 @@ def test_textual_ones_prefer_tasks_that_need_no_operation(made: list[Trajectory]
         ("Do the red ring and the blue star carry the same digit?", "the red ring and the blue star"),
         ("How many dots are in the red ring and the cyan star together?", "the red ring and the cyan star"),
         ("How many more black than white dots are in the red square tray?", "the red square tray"),
-        ("What is written next to the red circle?", "the red circle"),
+        ("What is written next to the red circle?", "the text next to the red circle"),
         ("Which colour is the icon next to K7?", "the icon next to K7"),
         ("Which colour is the panel that says K7?", "the panel that says K7"),
         ("In which frame does the digit 7 first appear?", "the digit 7"),
