@@ -126,6 +126,7 @@ def test_damaged_pages_are_values_or_errors(tmp_path_factory: pytest.TempPathFac
     table = parquet.ParquetTable([path], [], blobs=["image"])
     for row in (0, 17, 39):
         try:
-            assert isinstance(table.blob(row, "image"), bytes)
+            value = table.blob(row, "image")  # one byte is enough to make it a null
+            assert value is None or isinstance(value, bytes)
         except ValueError as error:
             assert f"row {row} of it: cannot read image" in str(error)

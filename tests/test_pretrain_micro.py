@@ -316,7 +316,7 @@ def test_place_drills_tell_places_as_they_are() -> None:
     """Each statement is checked against the middles of the marks, worked out another way than the drill does."""
     rng = np.random.default_rng(0)
     statements = 0
-    for _ in range(150):
+    for _ in range(300):
         lesson = micro_sheets.place_drill(rng)
         marks = [m for m in lesson.turns[0].images[0].canvas.marks if m.colour not in ("black", "white")]  # no dots
         middle = {m.name + " tray" * (m.kind in TRAY_SHAPES): m.centre for m in marks}
