@@ -6,8 +6,7 @@ result of a call, and the functions that are offered have other names than the e
 
 import itertools
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +20,8 @@ from agents.reasons import Thing, fact, facts, frames_of, in_order, named, place
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
-from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas, Mark
-from pixel_env.tasks.world import DIGITS, NUM_FRAMES, VIEW_PIXELS, contrast, pick, shuffled
+from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas
+from pixel_env.tasks.world import DIGITS, NUM_FRAMES, VIEW_PIXELS, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
 LEVELS = (1, 1, 2, 2, 3)
@@ -98,41 +97,6 @@ def closeup_region(rng: np.random.Generator, canvas: Canvas, box: Box) -> Box:
     x1 = box[0] - rng.uniform(0.1, 0.9) * (w - (box[2] - box[0]))
     y1 = box[1] - rng.uniform(0.1, 0.9) * (h - (box[3] - box[1]))
     return (max(0.0, x1), max(0.0, y1), min(float(canvas.width), x1 + w), min(float(canvas.height), y1 + h))
-
-
-def drawn_task(rng: np.random.Generator, tasks: ProceduralTasks) -> Task:
-    """A task of a set, its colours exchanged at random.
-
-    Training tasks never show the pairs of colour and shape that test tasks ask for. A base knows them, as a real one
-    does: one that does not writes another name than it was asked about.
-    """
-    return recoloured(
-        tasks[int(rng.integers(len(tasks)))], dict(zip(COLOUR_NAMES, shuffled(rng, COLOUR_NAMES), strict=True))
-    )
-
-
-def recoloured(task: Task, colours: Mapping[str, str]) -> Task:
-    """A drawn task in other colours: its marks, with inks that stand out, and its words."""
-    source = task.media
-    assert isinstance(source, DrawnSource)
-
-    def mark(old: Mark) -> Mark:
-        if old.colour not in colours:
-            return old
-        new = colours[old.colour]
-        return replace(old, colour=new, ink=contrast(new) if old.text else old.ink)
-
-    def text(old: str) -> str:
-        return re.sub("|".join(rf"\b{colour}\b" for colour in colours), lambda found: colours[found[0]], old)
-
-    canvases = tuple(replace(canvas, marks=tuple(map(mark, canvas.marks))) for canvas in source.canvases)
-    return replace(
-        task,
-        media=replace(source, canvases=canvases),
-        question=text(task.question),
-        choices=tuple(map(text, task.choices)),
-        answers=tuple(map(text, task.answers)),
-    )
 
 
 # --- turns about a shot ---------------------------------------------------------------------------------------------
@@ -282,7 +246,7 @@ def conclusion_lesson(rng: np.random.Generator, tasks: Sequence[ProceduralTasks]
     turns: list[Turn] = []
     while len(turns) < count:
         some = pick(rng, tasks)
-        task = drawn_task(rng, some)
+        task = some[int(rng.integers(len(some)))]
         if task.needs_operation and rng.random() < 0.6:
             continue  # these are nearly all "it says 5: 5"
         why = evidence(task) if task.needs_operation else reason(task)
@@ -419,15 +383,15 @@ def sequences(
     result: list[list[Lesson]] = []
     number_of_clips = int(rng.binomial(count, clip_share))
     for _ in range(number_of_clips):
-        result.append([clip_lesson(rng, drawn_task(rng, clips))])
+        result.append([clip_lesson(rng, clips[int(rng.integers(len(clips)))])])
     while len(pool) < 2.5 * (count - number_of_clips) + 4:
         if rng.random() < 0.15:
-            clip = drawn_task(rng, clips)
+            clip = clips[int(rng.integers(len(clips)))]
             frames = clip.cue.frames  # type: ignore[union-attr]
             canvas = clip.media.canvases[pick(rng, frames)]  # type: ignore[attr-defined]
             pool.append(lesson(rng, take(canvas, whole(canvas), closeup=True)))
             continue
-        task = drawn_task(rng, images)
+        task = images[int(rng.integers(len(images)))]
         canvas = task.media.canvases[0]  # type: ignore[attr-defined]
         if rng.random() < 0.8:
             shot = take(canvas, whole(canvas))
@@ -436,7 +400,7 @@ def sequences(
             pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
         pool.append(question_lesson(rng, task))
         if rng.random() < 0.7:
-            drawn = (drawn_task(rng, images) for _ in itertools.count())
+            drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
             pool.append(question_lesson(rng, next(task for task in drawn if not task.needs_operation)))
         if task.needs_operation and rng.random() < 0.6:
             pool.append(followed_lesson(rng, task))

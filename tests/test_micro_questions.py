@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from recomputed import PICTURES, recompute
 
-from agents.micro_lessons import MARGIN, drawn_task, take, whole
+from agents.micro_lessons import MARGIN, take, whole
 from agents.micro_questions import FINAL, boxed, clip_questions, view_questions, worded
 from agents.reasons import Thing, frames_of
 from pixel_env.tasks import ProceduralTasks
-from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES
-from pixel_env.tasks.world import World, contrast
 
 
 @pytest.mark.parametrize("suite", ["search", "count", "read", "clip"])
@@ -50,18 +48,3 @@ def test_what_has_no_clear_answer_is_not_asked() -> None:
     pair = [Thing("red star", (0, 50, 10, 60)), Thing("red star", (80, 50, 90, 60))]
     asked = {text.split("\n")[0] for text, _ in view_questions(np.random.default_rng(0), pair, MARGIN)}
     assert asked and all(question.startswith("How many") for question in asked)
-
-
-@pytest.mark.parametrize("suite", ["search", "count", "read", "clip"])
-def test_tasks_in_other_colours_are_answered_as_their_marks_say(suite: str) -> None:
-    """And they ask for pairs of colour and shape that training tasks never show, which a base has to know."""
-    rng, tasks = np.random.default_rng(0), ProceduralTasks((suite,), difficulty=(1, 2), preset="micro")
-    shown = set()
-    for task in (drawn_task(rng, tasks) for _ in range(60)):
-        assert recompute(task).answer == task.answers[0]
-        assert not task.choices or task.answers[0] in task.choices
-        marks = [mark for canvas in task.media.canvases for mark in canvas.marks]  # type: ignore[attr-defined]
-        shown |= {(mark.colour, mark.kind) for mark in marks}
-        assert all(mark.ink == contrast(mark.colour) for mark in marks if mark.text and mark.kind in SHAPES)
-    world = World("micro", "train")
-    assert any(pair not in world.pairs for pair in shown if pair[0] in COLOUR_NAMES and pair[1] in SHAPES)
