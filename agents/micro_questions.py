@@ -66,10 +66,10 @@ def view_questions(rng: np.random.Generator, things: Sequence[Thing], margin: fl
                 where = relation(a, b, 1.5 * margin)
                 question = worded(f"Where is the {a.name}, seen from the {b.name}?", shuffled(rng, RELATIONS))
                 found.append((question, boxed(seen_from(f"the {a.name}", f"the {b.name}", where), where)))
-    if len(objects) == len(things):
+    if colours and len(objects) == len(things):
         trays = any(name.endswith(" tray") for name in names)
         kinds = [f"{pick(rng, TRAY_SHAPES)} tray"] if trays else []
-        kinds += [f"{colour} object" for colour in {pick(rng, COLOUR_NAMES), pick(rng, colours)}]
+        kinds += [f"{colour} object" for colour in dict.fromkeys((pick(rng, COLOUR_NAMES), pick(rng, colours)))]
         for kind in kinds:
             word, noun = kind.split()
             counted = (t.name for t in in_order(things) if noun == "object" or t.name.endswith(noun))
