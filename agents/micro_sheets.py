@@ -50,7 +50,7 @@ def few_names(rng: np.random.Generator, most: int) -> list[tuple[str, str]]:
 
 
 def string_sheet(rng: np.random.Generator) -> Canvas:
-    """Coloured panels with short strings of many sizes, in one or two columns: about three characters a token at most."""
+    """Coloured panels with short strings of many sizes, in one or two columns: about three characters a token."""
     columns, rows = int(rng.integers(1, 3)), int(rng.integers(1, 5))
     marks = []
     for k in range(columns * rows):

@@ -14,8 +14,8 @@ LEADING, LOOKED_UP, END, FOLLOWING, WORD = 5.0, 3.0, 2.0, 1.0, 0.5
 """Weight of a value's first character, from which all other digits of a box follow; of what else was looked up: further
 characters of a string, names and directions that the question does not tell, and a boxed answer at least (to carry over
 what was said before is learned late); of what follows a value or a name, which says whether there is another one; of
-further digits; of all else. Words need their tenth: guessing what will be named is how a fresh model begins to attend to
-image tokens."""
+further digits; of all else. Words need their tenth: guessing what will be named is how a fresh model begins to attend
+to image tokens."""
 BOX = "\\boxed{"
 _VALUES = re.compile(r"(?<!\": )\b[A-Z0-9]+(?:,? [A-Z0-9]+)*\b")  # numbers behind a key say which image, not where
 _ENTRIES = re.compile(r'(?:frames|rows|points)": \[$')
