@@ -213,7 +213,7 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
         return micro_sheets.relation_drill(rng, directions, middle)
     if kind < 0.6:
         return micro_sheets.end_drill(rng, sides)
-    return pick(rng, (*DRILLS[:-1], micro_sheets.count_drill))(rng)
+    return pick(rng, (*DRILLS[:-1], *[micro_sheets.count_drill] * 2))(rng)
 
 
 def speaking_batch(seed: int, count: int, sheet_share: float) -> list[list[Lesson]]:

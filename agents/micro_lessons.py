@@ -16,7 +16,7 @@ from agents.micro import FACTOR
 from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
-from agents.reasons import Thing, fact, facts, frames_of, in_order, named, places, reason, sentence, things
+from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -134,9 +134,9 @@ def tally(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
 
 
 def describe(shot: Shot) -> tuple[str, str]:
-    """What is in the picture, from left to right."""
-    seen = in_order(t for t in shot.things if shot.visible(t) and t.name != "title")
-    return "What is in the picture, from left to right?", ", ".join(f"the {t.name}" for t in seen) or "nothing"
+    """What is in the picture, row by row."""
+    seen = in_rows((t for t in shot.things if shot.visible(t) and t.name != "title"), FACTOR)
+    return "What is in the picture, row by row?", ", ".join(f"the {t.name}" for t in seen) or "nothing"
 
 
 def ends(shot: Shot) -> list[tuple[str, Thing]]:
@@ -212,12 +212,15 @@ def mark_lesson(rng: np.random.Generator, shot: Shot) -> Lesson:
 
 
 def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Lesson:
-    """A question on a view of a size, functions sometimes on offer, and rarely used."""
+    """A question on a view of a size, functions sometimes on offer, and sometimes used.
+
+    Answers weigh more than calls, and most questions come without an offer: a base calls less often than its lessons.
+    """
     if rng.random() < 0.5:
         return lesson
     system, names = offer(rng)
     turn = lesson.turns[0]
-    if rng.random() < 0.12:
+    if rng.random() < 0.3:
         turn = replace(turn, answer=some_call(rng, names, size), skill="call")
     return Lesson((turn,), system)
 
@@ -432,7 +435,7 @@ def corpus(seed: int = 0) -> list[str]:
         '{"target_frames": [',
     ] * 40
     texts += [
-        "What is in the picture, from left to right?",
+        "What is in the picture, row by row?",
         "In which frames is the",
         "\\boxed{",
         '", "arguments": {"',

@@ -10,11 +10,12 @@ from itertools import permutations
 
 import numpy as np
 
+from agents.micro import FACTOR
 from agents.reasons import (
     MOST_NAMED,
     Thing,
-    in_order,
-    listed,
+    counted,
+    in_rows,
     object_ends,
     panels,
     places,
@@ -46,7 +47,7 @@ def view_questions(rng: np.random.Generator, things: Sequence[Thing], margin: fl
 
     Args:
         rng: Draws everything.
-        things: All things of a picture.
+        things: All things of a view.
         margin: By which what is named by its place leads, in the pixels of their boxes.
     """
     names = [thing.name for thing in things]
@@ -66,17 +67,13 @@ def view_questions(rng: np.random.Generator, things: Sequence[Thing], margin: fl
                 where = relation(a, b, 1.5 * margin)
                 question = worded(f"Where is the {a.name}, seen from the {b.name}?", shuffled(rng, RELATIONS))
                 found.append((question, boxed(seen_from(f"the {a.name}", f"the {b.name}", where), where)))
-    if colours and len(objects) == len(things):
+    if colours and len(objects) == len(things) <= MOST_NAMED:
         trays = any(name.endswith(" tray") for name in names)
         kinds = [f"{pick(rng, TRAY_SHAPES)} tray"] if trays else []
         kinds += [f"{colour} object" for colour in dict.fromkeys((pick(rng, COLOUR_NAMES), pick(rng, colours)))]
         for kind in kinds:
-            word, noun = kind.split()
-            counted = (t.name for t in in_order(things) if noun == "object" or t.name.endswith(noun))
-            some = [name for name in counted if word in name.split()]
-            if len(some) <= MOST_NAMED:
-                why = listed(f"{kind}s", some)
-                found.append((worded(f"How many {kind}s are there?", ()), boxed(why, str(len(some)))))
+            why = counted([t.name for t in in_rows(things, FACTOR)], [f"{kind}s"])
+            found.append((worded(f"How many {kind}s are there?", ()), boxed(why, why.rpartition(" ")[2])))
     return shuffled(rng, found)
 
 

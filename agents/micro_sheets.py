@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from agents.micro import FACTOR
 from agents.micro_lessons import MARGIN, Lesson, Shot, about, clip_turn, take, whole
 from agents.micro_questions import view_questions
 from agents.micro_seeing import Picture
-from agents.reasons import Thing, in_order, listed, object_ends, seen_from
+from agents.reasons import Thing, counted, in_rows, object_ends, seen_from
 from pixel_env.media import Box
 from pixel_env.tasks import DrawnSource
 from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas, Mark, text_width
@@ -246,7 +247,7 @@ def relation_drill(rng: np.random.Generator, directions: Sequence[str] = RELATIO
 
 
 def count_drill(rng: np.random.Generator) -> Lesson:
-    """A few objects: how many there are of each colour, or trays: of each shape; each one is named."""
+    """A few objects: how many there are of some colours, or trays: of each shape; all are named first."""
     if rng.random() < 0.5:
         canvas = tray_sheet(rng)
         shot, noun, wanted = take(canvas, whole(canvas)), "trays", shuffled(rng, TRAY_SHAPES)
@@ -256,10 +257,9 @@ def count_drill(rng: np.random.Generator) -> Lesson:
             names = list(dict.fromkeys((pick(rng, COLOUR_NAMES[:3]), shape) for _, shape in names))
         shot, noun = _few_objects(rng, names), "objects"
         wanted = shuffled(rng, list(dict.fromkeys([c for c, _ in names] + [pick(rng, COLOUR_NAMES)])))[:3]
-    found = {word: [t.name for t in in_order(shot.things) if word in t.name.split()] for word in wanted}
-    question = f"Count: {', '.join(f'{word} {noun}' for word in wanted)}."
-    answer = ", ".join(listed(f"{word} {noun}", names) for word, names in found.items())
-    return about(shot, [(question, answer, "sheet counts")])
+    kinds = [f"{word} {noun}" for word in wanted]
+    answer = counted([t.name for t in in_rows(shot.things, FACTOR)], kinds)
+    return about(shot, [(f"Count: {', '.join(kinds)}.", answer, "sheet counts")])
 
 
 def question_drill(rng: np.random.Generator) -> Lesson:

@@ -13,28 +13,29 @@ from pixel_env.tasks.scenes import RELATIONS
 LEADING, LOOKED_UP, END, FOLLOWING, WORD = 5.0, 3.0, 2.0, 1.0, 0.5
 """Weight of a value's first character, from which all other digits of a box follow; of what else was looked up: further
 characters of a string, names and directions that the question does not tell, and a boxed answer at least (to carry over
-what was said before is learned late); of what follows a value or a name, which says whether there is another one; of
-further digits; of all else. Words need their tenth: guessing what will be named is how a fresh model begins to attend
-to image tokens."""
+what was said before is learned late); of what follows a value or a name, which says whether there is another one, and
+of a name that the question tells, which is to be copied (a box drawn for another name is wrong however well it fits);
+of further digits; of all else. Words need their tenth: guessing what will be named is how a fresh model begins to
+attend to image tokens."""
 BOX = "\\boxed{"
 _VALUES = re.compile(r"(?<!\": )\b[A-Z0-9]+(?:,? [A-Z0-9]+)*\b")  # numbers behind a key say which image, not where
 _ENTRIES = re.compile(r'(?:frames|rows|points)": \[$')
 _NAMES = re.compile(rf"\b(?:{'|'.join((*COLOUR_NAMES, 'white'))}) (?:{'|'.join((*SHAPES, 'panel'))})(?: tray)?\b")
-_SAID = re.compile(rf"\b(?:{'|'.join(RELATIONS)}|none|nothing)\b|(?<=s: )the\b")  # there are some: the, or none
+_SAID = re.compile(rf"\b(?:{'|'.join(RELATIONS)}|nothing)\b")
 
 
 def character_weights(question: str, answer: str, any_name: bool = False) -> list[float]:
     """The weight of each character of an answer.
 
     Args:
-        question: What was asked: a name in it is repeated, not looked up.
+        question: What was asked: a name in it is copied, not looked up.
         answer: What was answered.
         any_name: Whether things are named in any order, so that no name can be looked up.
 
     >>> character_weights("Read: red star.", "the red star K")[-3:]
-    [0.5, 0.5, 5.0]
+    [2.0, 2.0, 5.0]
     >>> character_weights("Which?", "red star")[-1], character_weights("Is it the red star?", "red star")[-1]
-    (3.0, 0.5)
+    (3.0, 2.0)
     """
     weights = [WORD] * len(answer)
 
@@ -48,9 +49,11 @@ def character_weights(question: str, answer: str, any_name: bool = False) -> lis
         raise_to(LEADING, found.start(), found.start() + 1)
         for value in re.finditer(r"[A-Z]\w*", found[0]):
             raise_to(LOOKED_UP, found.start() + value.start(), found.start() + value.end())
-    told = [] if any_name else [*_SAID.finditer(answer), *(m for m in _NAMES.finditer(answer) if m[0] not in question)]
-    for found in told:
+    names = [] if any_name else [*_NAMES.finditer(answer)]
+    said = [] if any_name else [*_SAID.finditer(answer)]
+    for found in (*names, *said):
         raise_to(END, found.start(), found.end() + 1)
+    for found in (*(name for name in names if name[0] not in question), *said):
         raise_to(LOOKED_UP, *found.span())
     if BOX in answer:
         raise_to(LOOKED_UP, answer.index(BOX) + len(BOX), len(answer) - 1)

@@ -1,8 +1,8 @@
 """Why an answer is right: what can be said of a drawn task before it is answered, read off the list of what is drawn.
 
 The micro base is taught to think like this and the expert of the demonstrations does: a thing that is named by its
-place gets its own name first, what is counted is named one by one. Sources from files have no such list: nothing is
-said of them.
+place gets its own name first, and all is named one by one before some of it is counted. Sources from files have no such
+list: nothing is said of them.
 """
 
 import re
@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from agents.boxes import inside
-from pixel_env.media import Box
+from agents.micro import FACTOR
+from pixel_env.media import Box, view_size
 from pixel_env.tasks import DrawnSource, Task
 from pixel_env.tasks.drawing import Canvas, Mark
 from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES, Unlucky, at_edge
+from pixel_env.tasks.world import VIEW_PIXELS
 
 INKS = ("black", "white")
 HEIGHTS = {"highest": 1, "lowest": -1}
@@ -171,18 +173,23 @@ def named(task: Task) -> tuple[str, str]:
     return asked, ""
 
 
-def listed(kind: str, names: Sequence[str]) -> str:
-    """An enumeration of things of a kind, and how many it names.
+def counted(names: Sequence[str], kinds: Sequence[str]) -> str:
+    """All things of a picture by name, then how many there are of some kinds: by a word of the name, or of any.
 
-    >>> listed("red objects", ["red star", "red moon"]), listed("panels", [])
-    ('the red objects: the red star, the red moon: 2', 'the panels: none: 0')
+    A micro model learns to go through a picture token by token. To find the next thing of a kind it does not learn.
+
+    >>> counted(["red star", "blue ring", "red moon"], ["red objects", "pink objects", "objects"])
+    'there is the red star, the blue ring, the red moon: red objects 2, pink objects 0, objects 3'
     """
-    return f"the {kind}: {', '.join(f'the {name}' for name in names) or 'none'}: {len(names)}"
+    words = [kind.split()[:-1] for kind in kinds]
+    numbers = [sum(set(some) <= set(name.split()) for name in names) for some in words]
+    told = ", ".join(f"{kind} {number}" for kind, number in zip(kinds, numbers, strict=True))
+    return f"there is {', '.join(f'the {name}' for name in names)}: {told}"
 
 
-def in_order(some: Iterable[Thing]) -> list[Thing]:
-    """Things from left to right."""
-    return sorted(some, key=lambda thing: thing.centre[0])
+def in_rows(some: Iterable[Thing], row: float) -> list[Thing]:
+    """Things row by row and from left to right, as the image tokens lie; `row` is their height."""
+    return sorted(some, key=lambda thing: (thing.centre[1] // row, thing.centre[0]))
 
 
 def seen_in(name: str, numbers: Sequence[int]) -> str:
@@ -223,17 +230,14 @@ def reason(task: Task) -> str:
         return ""
     if task.media.kind == "video":
         return _clip_reason(task, frames_of(task.media))
-    seen = in_order(things(task.media.canvases[0]))
-    question = task.question
+    canvas, question = task.media.canvases[0], task.question
+    rows = view_size(canvas.width, canvas.height, VIEW_PIXELS["micro"], FACTOR)[1] / FACTOR
+    seen = in_rows(things(canvas), canvas.height / rows)
     if found := re.fullmatch(r"Where is (the .+), seen from (the .+)\?", question):
         return seen_from(found[1], found[2], task.answers[0]) if task.answers[0] in RELATIONS else ""
     if found := re.fullmatch(r"How many (\w+ tray|\w+ object|panel)s are .+\?", question):
-        asked, _, noun = found[1].rpartition(" ")
-        if noun == "panel":
-            some = [shown_name(t) for t in sorted(panels(seen), key=lambda t: t.box[1])]
-        else:
-            some = [t.name for t in seen if asked in t.name.split() and (noun == "object" or t.name.endswith(" tray"))]
-        return listed(f"{found[1]}s", some) if len(some) <= MOST_NAMED else ""
+        some = sorted(panels(seen), key=lambda t: t.box[1]) if found[1] == "panel" else seen
+        return counted([shown_name(t) for t in some], [f"{found[1]}s"]) if len(some) <= MOST_NAMED else ""
     if found := re.fullmatch(r"Which colour is the (\w+) (object|panel|icon)\?", question):
         word, noun = found.groups()
         if noun == "object":

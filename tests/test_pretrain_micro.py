@@ -167,8 +167,8 @@ def test_what_was_looked_up_weighs_most() -> None:
         ("Where: red star from cyan panel.", "from the cyan panel the red star is left of it", "left of"),
         (
             "Count: red objects, blue objects.",
-            "the red objects: none: 0, the blue objects: the blue star, the blue ring: 2",
-            "none|0|the|blue star|blue ring|2",
+            "there is the blue star, the green star, the blue ring: red objects 0, blue objects 2",
+            "blue star|green star|blue ring|0|2",
         ),
         ("Which colour?\n(A) red", "The lowest icon is the red star. \\boxed{red}", "red star|red"),
     ],

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from agents.reasons import Thing, listed, named, object_ends, places, reason, seen_in, target
+from agents.reasons import Thing, counted, in_rows, named, object_ends, places, reason, seen_in, target
 from pixel_env.tasks import ProceduralTasks, Task
 
 SUITES = ("search", "count", "read", "clip")
@@ -28,10 +28,12 @@ def test_the_answer_follows_from_the_reason(suite: str, level: int) -> None:
     for task in tasks:
         said, answer = reason(task), task.answers[0]
         if task.question.startswith("How many") or "how many" in task.question:
-            assert said.endswith(f": {answer}")
-            enumerated = re.sub(r"^the [\w ]+: ", "", said).rpartition(":")[0]
+            enumerated, _, told = said.rpartition(": ")
+            assert told.rpartition(" ")[2] == answer
             frames = len(re.findall(r"\d+", enumerated))  # of a clip; else things
-            assert int(answer) == (0 if enumerated == "none" else frames or len(enumerated.split(", ")))
+            word = re.match(r"How many (\w+) (?:tray|object)s", task.question)
+            names = enumerated.removeprefix("there is ").split(", ")
+            assert int(answer) == (frames or sum(word is None or word[1] in name.split() for name in names))
         elif task.question.startswith("In which frame"):
             assert re.findall(r"\d+", said)[0] == answer
         elif task.question.startswith("Which appears first"):
@@ -55,8 +57,13 @@ def test_places_by_hand() -> None:
     ]  # fmt: skip
 
 
+def test_rows_by_hand() -> None:
+    some = [thing("a", 80, 40), thing("b", 10, 0), thing("c", 60, 10), thing("d", 20, 30)]
+    assert [t.name for t in in_rows(some, 28)] == ["b", "c", "d", "a"]
+
+
 def test_wording() -> None:
-    assert listed("red trays", ["red star"]) == "the red trays: the red star: 1"
+    assert counted(["red star tray"], ["star trays"]) == "there is the red star tray: star trays 1"
     assert seen_in("red star", [7]) == "the red star is in frames 7"
 
 
