@@ -335,7 +335,9 @@ def test_place_drills_tell_places_as_they_are() -> None:
             statements += 1
         if lesson.turns[0].text.partition("Count: ")[1]:
             words = [kind.split()[0] for kind in lesson.turns[0].text.partition("Count: ")[2].split(", ")]
-            counts = [int(n) for n in re.findall(r": (\d+)", answer)]
+            named, _, told = answer.partition(": ")
+            assert named.count(" the ") == len(marks)
+            counts = [int(n) for n in re.findall(r"\d+", told)]
             assert counts == [sum(word in (m.colour, m.kind) for m in marks) for word in words]
             statements += len(counts)
     assert statements > 300
