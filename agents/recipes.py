@@ -29,6 +29,7 @@ class Recipe:
     max_new_tokens: int
     max_completion_tokens: int
     group_size: int = 8
+    updates: int = 1
     alpha: float = ALPHA
     beta: float = BETA
     threshold: float = THRESHOLD

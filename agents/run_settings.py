@@ -48,6 +48,7 @@ class Settings:
     rl_steps: int
     prompts: int
     group_size: int
+    updates: int
     rl_learning_rate: float
     rl_batch_size: int
     temperature: float
@@ -230,6 +231,7 @@ def _add_training(warm: Group, rl: Group) -> None:
     add("--rl-steps", type=int, help=f"rounds of rollouts ({by_recipe('rl_steps')})")
     add("--prompts", type=int, help=f"tasks a round ({by_recipe('prompts')})")
     add("--group-size", type=int, help=f"G, rollouts a task ({by_recipe('group_size')})")
+    add("--updates", type=int, help=f"steps made of the rollouts of a round ({by_recipe('updates')})")
     add("--rl-learning-rate", type=float, help=f"learning rate ({by_recipe('rl_learning_rate')})")
     schedules = ("constant", "linear", "cosine")
     add("--schedule", choices=schedules, help=f"course of the rate: constant, or falling ({by_recipe('schedule')})")
@@ -297,7 +299,8 @@ def _add_machine(group: Group) -> None:
 
 
 AT_LEAST_ONE = (
-    "demonstrations", "epochs", "batch_size", "accumulation", "rl_steps", "prompts", "group_size", "rl_batch_size",
+    "demonstrations", "epochs", "batch_size", "accumulation", "rl_steps", "prompts", "group_size", "updates",
+    "rl_batch_size",
     "test_tasks", "batch_episodes", "max_new_tokens", "max_completion_tokens", "save_steps",
 )  # fmt: skip
 ABOVE_ZERO = ("learning_rate", "rl_learning_rate", "temperature")
@@ -346,6 +349,12 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"expected --crop-padding of at most 1, the whole image, got {settings.crop_padding}")
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
+    rollouts = settings.prompts * settings.group_size
+    if rollouts % settings.updates or settings.save_steps % settings.updates:
+        raise UsageError(
+            f"expected --updates to divide --prompts times --group-size = {rollouts} and --save-steps = "
+            f"{settings.save_steps}, got {settings.updates}"
+        )
     if not settings.operations and "warm_start" in settings.stages:
         raise UsageError("expected operations in a warm start, whose demonstrations call them; drop --no-operations")
     _check_model(settings.model)

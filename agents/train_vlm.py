@@ -186,6 +186,7 @@ class Run:
             steps=s.rl_steps,
             prompts=s.prompts,
             group_size=s.group_size,
+            updates=s.updates,
             learning_rate=s.rl_learning_rate,
             temperature=s.temperature,
             schedule=s.schedule,

@@ -267,6 +267,7 @@ def test_mistakes_about_data_are_told_in_one_line(
         (["--crop-padding", "-1"], "expected --crop-padding of at least 0, got -1.0"),
         (["--crop-padding", "2"], "expected --crop-padding of at most 1, the whole image, got 2.0"),
         (["--group-size", "1"], "at least 2"),
+        (["--updates", "3"], "to divide --prompts times --group-size = 128 and --save-steps = 20, got 3"),
         (["--no-operations"], "expected operations in a warm start"),
         (["--model", "missing/folder/of/weights"], "there is no model in missing/folder/of/weights"),
         (["--model", "tests/no_such_model"], "there is no model in tests/no_such_model"),
