@@ -24,17 +24,18 @@ import numpy as np
 
 import pixel_env  # noqa: F401  (registers the ids)
 from agents.journal import append, complete_lines
-from agents.players import ENV_ID, Player, open_player
+from agents.players import ENV_ID, Player, open_player, weights_digest
 from agents.run_settings import UsageError
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.fingerprint import fingerprint
-from benchmarks.measures import block, prompt_version, visual_tokens
+from benchmarks.measures import block, prompt_version, scores, visual_tokens
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
 from pixel_env.released_protocol import BOXES
 from pixel_env.rollout import Episode, Planned
+from pixel_env.scorers import regrade
 from pixel_env.tasks import SUITES, FileTasks, Task, TaskSet, submission
 from pixel_env.tasks.submission import FORMS
 from pixel_env.trajectory import Trajectory, load_jsonl, save_jsonl
@@ -128,7 +129,8 @@ class Run:
             if config.exists() and self.trajectories.exists() and self.trajectories.stat().st_size:
                 self._check(json.loads(config.read_text(encoding="utf-8")))
             else:
-                config.write_text(json.dumps(dataclasses.asdict(self.settings), indent=1) + "\n", encoding="utf-8")
+                kept = dataclasses.asdict(self.settings) | {"weights": self._weights()}
+                config.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             for path in (self.trajectories, self.costs):
                 complete_lines(path)
         except OSError as error:
@@ -143,6 +145,14 @@ class Run:
         if other:
             options = ", ".join(f"--{name.replace('_', '-')} {kept.get(name)}" for name in other)
             raise UsageError(f"{self.out} holds another evaluation, with {options}; choose another --out")
+        if kept.get("weights") != self._weights():
+            raise UsageError(
+                f"{self.out} holds an evaluation of other weights in {kept['policy']}; choose another --out"
+            )
+
+    def _weights(self) -> str | None:
+        spec = self.settings.spec()
+        return weights_digest(Path(spec.name)) if spec.kind == "weights" and Path(spec.name).is_dir() else None
 
     def execute(self) -> dict[str, Any]:
         """Play what is missing, then write and return the result."""
@@ -201,6 +211,8 @@ class Run:
             prints.append(fingerprint(part.asked))
             measured = block(trajectories, costs, part.env)
             measured |= {"fingerprint": prints[-1], "env_kwargs": part.env_kwargs, "errors": _errors(trajectories)}
+            if s.scorer != "strict":
+                measured["strict"] = scores(regrade(trajectories, part.tasks, "strict"))
             blocks[part.label] = measured | self.submit(part, trajectories)
         return {
             **provenance(PACKAGES),
@@ -233,6 +245,9 @@ class Run:
             return {}
         if len({t.task_id for t in trajectories}) < len(tasks):
             return {"submission": None}  # a part of the questions cannot be handed in
+        if broken := sum(t.error is not None for t in trajectories):
+            print(f"{part.label}: {broken} episodes broke off, so there is nothing to hand in; add --retry-errors")
+            return {"submission": None}
         path = self.out / f"submission-{part.label}.json"
         submission(tasks, [t for t, one in zip(trajectories, part.planned, strict=True) if one.sample == 0], path)
         print(f"{part.label}: no answers are known, so no score; to hand in: {path}")
@@ -252,7 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description = (__doc__ or "").partition("\n\nLeaves")[0]
         settings, out, retry = parse(sys.argv[1:] if argv is None else argv, description)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        Run(settings, out, retry).execute()
+        result = Run(settings, out, retry).execute()
+        if not result["overall"]["summary"]["episodes"]:
+            raise UsageError(f"every episode broke off; why is in {out / 'result.json'}; add --retry-errors to go on")
     except UsageError as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2

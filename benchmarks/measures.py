@@ -61,6 +61,13 @@ def block(
     }
 
 
+def scores(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Return summary and suites of `block`: what another scorer says of the same episodes."""
+    report = evaluate(trajectories)
+    suites = {name: _summary(summary) for name, summary in report.suites.items()}
+    return {"summary": _summary(report.overall), "suites": suites}
+
+
 def _summary(summary: Summary) -> dict[str, Any]:
     return dataclasses.asdict(summary)
 

@@ -62,19 +62,34 @@ QUOTED: tuple[Row, ...] = (
 def measured(result: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
     """Return the two rows of a result, score and RaPR; none if it has no entry of `columns` (part or suite: column).
 
-    A cell is the percentage with its 95% interval, and the number of questions.
+    A cell is the percentage with its 95% interval, and the number of questions. InfoVQA is scored by ANLS whatever the
+    scorer of the result: the released one knows right and wrong only, and the authors' figure is ANLS, too.
+
+    Raises:
+        UsageError: Two suites of the result belong into one column.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for label, part in result["parts"].items():
-        whole = {label: part["summary"]} if label in columns else part.get("suites", {})
-        found |= {columns[name.lower()]: summary for name, summary in whole.items() if name.lower() in columns}
+        strict = part.get("strict", part)
+        names = (label,) if label in columns else part.get("suites", {})
+        for name, column in ((name, columns[name.lower()]) for name in names if name.lower() in columns):
+            if column in found:
+                raise UsageError(f"expected one suite for {column}, got several in the results of {result['policy']}")
+            scored = strict if column == "InfoVQA" else part
+            found[column] = scored["summary"] if name == label else scored["suites"][name]
     if not found:
         return []
-    name, about = str(result["policy"]), f"measured, commit {result['commit']}"
+    name, about = str(result["policy"]), f"measured, {_rules(result)}, commit {result['commit']}"
     operations = "" if result["operations"] else ", without tools"
     scores = [_cell(found.get(column), "score") for column in COLUMNS]
     rates = [_cell(found.get(column), "rapr", number=False) for column in COLUMNS]
     return [[f"**{name}**{operations}", *scores, about], [f"**{name}**: RaPR", *rates, about]]
+
+
+def _rules(result: Mapping[str, Any]) -> str:
+    """Say what scored a result, and in whose protocol it was played."""
+    scorer, protocol = result["scorer"], result["environment"]["protocol"]
+    return f"scorer {scorer}" + (f", protocol {protocol}" if protocol != "native" else "")
 
 
 def _cell(summary: Mapping[str, Any] | None, key: str, number: bool = True) -> str:

@@ -3,6 +3,9 @@
 A right answer does not show that the operations led to it. Here is measured whether they showed the evidence (the cue),
 how often a task was answered without an operation, and, with a second run in which operations show grey
 or another task's pixels (`pixel_env.counterfactual`), what their pixels were worth.
+
+A cue is one box: where a question compares two things (the relative positions of V*Bench), it spans both, and two good
+crops, one of each, meet it only in part.
 """
 
 from collections import defaultdict

@@ -4,7 +4,8 @@ Kept: a turn is a call if it ends with ``</tool_call>``, and else the final answ
 boxes are fractions if all four numbers are below 1, and else pixels; a margin, 0.1 of the image in the release, is
 added on every side; crops of at most 28 pixels are refused; pictures have 512 to 5120 cells of 28 x 28 pixels, frames
 of a video at most 512; selected frames come at the size they had; numbers of images after a selection count the video
-as 1.
+as 1. All as of revision a3a6c3a of the release; earlier ones (555a984) count the selected frames from 1 and word some
+errors otherwise.
 
 Differs: a video is shown as images, not as one video item. Crops are cut from the source, which is sharper where a
 source has more than 8000 cells, or a crop is cut from a crop. Numbers below 1 are errors, which the release takes to

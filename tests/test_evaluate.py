@@ -110,7 +110,7 @@ def test_after_a_kill_nothing_is_asked_twice(
 
 
 def test_errors_are_counted_and_can_be_tried_again(
-    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(Asked):
         def act(self, conversations: Sequence[Conversation]) -> list[str]:
@@ -118,14 +118,16 @@ def test_errors_are_counted_and_can_be_tried_again(
 
     arguments = ("--tasks", "search", *MICRO, "--limit", "2", "--policy", f"{__name__}:POLICY")
     use(Broken(), monkeypatch)
-    whole = run(*arguments)
+    run(*arguments, code=2)
+    assert "every episode broke off" in capsys.readouterr().err
+    whole = json.loads((tmp_path / "out" / "result.json").read_text())
     assert {(e["task_id"], e["error"]) for e in whole["parts"]["search"]["errors"]} == {
         (t.task_id, "RuntimeError: out of order") for t in load_jsonl(tmp_path / "out" / "trajectories.jsonl")
     }
     result = whole["overall"]
     assert (result["summary"]["errors"], result["summary"]["score"], result["visual_tokens"]) == (2, None, None)
     use(Asked(), monkeypatch)
-    assert run(*arguments)["overall"]["summary"]["errors"] == 2
+    run(*arguments, code=2)
     assert run(*arguments, "--retry-errors")["overall"]["summary"]["errors"] == 0
 
 
@@ -165,6 +167,48 @@ def test_hidden_answers_give_the_official_file_and_no_score(run: Command, tmp_pa
     assert handed_in[0]["answer"] == "" and handed_in[1]["answer"].isdigit()  # direct guesses numbers only
 
 
+def test_nothing_is_handed_in_while_an_episode_is_missing(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An answer that is missing because a server was down would count as wrong."""
+
+    class Half(Asked):
+        def act(self, conversations: Sequence[Conversation]) -> list[Any]:  # type: ignore[override]
+            broken = "70001" in str([c.task_id for c in conversations]) or not self.conversations
+            self.conversations += conversations
+            return [RuntimeError("down") if broken and k == 0 else r"\boxed{7}" for k in range(len(conversations))]
+
+    layouts.infographicvqa(tmp_path / "data")
+    asked = ("--tasks", f"infographicvqa:{tmp_path / 'data' / 'test.json'}", "--policy", f"{__name__}:POLICY")
+    use(Half(), monkeypatch)
+    assert run(*asked)["parts"]["infographicvqa"]["submission"] is None
+    assert "1 episodes broke off, so there is nothing to hand in" in capsys.readouterr().out
+    use(Asked(), monkeypatch)
+    assert run(*asked, "--retry-errors")["parts"]["infographicvqa"]["submission"]
+
+
+def test_other_weights_are_another_evaluation(
+    run: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--tasks", "search", "--policy", "micro", "--limit", "1", "--max-turns", "1", "--max-new-tokens", "2")
+    run(*asked)
+    run(*asked)
+    monkeypatch.setattr(evaluate, "weights_digest", lambda _: "trained further")
+    run(*asked, code=2)
+    assert "holds an evaluation of other weights in micro; choose another --out" in capsys.readouterr().err
+
+
+def test_counterfactual_views_and_the_scores_of_both_scorers(run: Command) -> None:
+    asked = ("--tasks", "read", *MICRO, "--policy", "oracle", "--limit", "4")
+    blank = run(*asked, "--counterfactual", "blank", "--scorer", "pixelreasoner_compat")
+    assert blank["counterfactual"] == "blank" and blank["parts"]["read"]["env_kwargs"]["counterfactual"] == "blank"
+    assert blank["environment"]["max_turns"] == 5 and blank["prompt"]["version"]
+    summary = blank["parts"]["read"]["summary"]
+    rates = [summary[name] for name in ("parse_failure_rate", "operation_error_rate", "mean_operations")]
+    assert rates[:2] == [0.0, 0.0] and rates[2] > 0
+    assert blank["parts"]["read"]["strict"]["summary"]["score"]["mean"] == 1.0
+
+
 def test_hidden_answers_without_an_official_form_are_told(
     run: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +244,9 @@ def test_an_endpoint(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert len(server.bodies) == 6 and again["overall"] == result["overall"]
 
 
-def test_an_endpoint_is_asked_as_the_command_line_says(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_is_asked_as_the_command_line_says(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("agents.endpoint.FIRST_PAUSE", 0.0)
     look = tool_call("crop_image", '{"bbox_2d": [0, 0, 56, 56], "target_image": 1}')
@@ -215,7 +261,8 @@ def test_an_endpoint_is_asked_as_the_command_line_says(run: Command, monkeypatch
         assert result["overall"]["summary"]["rapr"]["mean"] == 1
         # Two answers of 100 tokens read and 7 written, at 1 and 10 a million.
         assert result["decoding"]["cost"] == pytest.approx(0.00034) and result["decoding"]["tools"] == "native"
-        result = run(*arguments, "--retries", "0", out="impatient")
+        run(*arguments, "--retries", "0", out="impatient", code=2)
+        result = json.loads((tmp_path / "impatient" / "result.json").read_text())
         assert len(server.bodies) == 4 and result["overall"]["summary"]["errors"] == 1
 
 

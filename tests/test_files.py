@@ -1,5 +1,6 @@
 """One call for all formats; environments, trajectories and submissions over files."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_a_set_is_opened_once_until_it_changes(tmp_path: Path) -> None:
     for wrong in ({"seed": -1}, {"num_frames": 0}):
         with pytest.raises(ValueError, match=rf"expected {next(iter(wrong))} "):
             load_tasks("vstar", tmp_path, **wrong)
+
+
+def test_a_table_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    def write(count: int) -> None:
+        lines = [json.dumps({"image": "a.png", "question": f"Which {'?' * k}", "answer": "1"}) for k in range(count)]
+        (tmp_path / "own.jsonl").write_text("\n".join(lines))
+
+    write(2)
+    assert len(load_tasks("jsonl", tmp_path)) == 2
+    write(3)  # in place: the folder itself does not change
+    assert load_tasks("jsonl", tmp_path).fields("jsonl-2")["question"] == "Which ??"
 
 
 def test_media_elsewhere(tmp_path: Path) -> None:
@@ -137,6 +149,9 @@ def test_answers_that_are_hidden_are_submitted_and_not_scored(tmp_path: Path) ->
         ValueError, match="expected a trajectory of each of 2 tasks, got none of 1, such as infographicvqa-1"
     ):
         submission(hidden, played[1:])
+    broken = [dataclasses.replace(played[0], error="the server is not there"), played[1]]
+    with pytest.raises(ValueError, match="expected episodes that ended, got one that broke off, infographicvqa-1: the"):
+        submission(hidden, broken)
     with pytest.raises(ValueError, match="expected one trajectory a task, got several of infographicvqa-1"):
         submission(hidden, [*played, played[0]])
     with pytest.raises(ValueError, match=r"expected a task set of infographicvqa, .*got vstar"):

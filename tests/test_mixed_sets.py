@@ -60,10 +60,9 @@ def test_pixelreasoner_with_several_images(tmp_path: Path) -> None:
     write_json(
         tmp_path / "release.json", [{**row, "image": [*row["image"], "images/second.jpg"]}, {**row, "image": []}]
     )
-    first, damaged = everything(load_tasks("pixelreasoner", tmp_path))
-    assert first.media.frame(0).size == (120, 90)
-    with pytest.raises(MediaError, match="expected image as a list of paths"):
-        damaged.media.frame(0)
+    for damaged in everything(load_tasks("pixelreasoner", tmp_path)):
+        with pytest.raises(MediaError, match="expected image as a list of one path, or of the frames of a video"):
+            damaged.media.frame(0)
 
 
 def test_pixelreasoner_answers_as_text_and_missing(tmp_path: Path) -> None:
@@ -224,6 +223,24 @@ def test_values_of_own_json_lines_are_scored_by_math_verify(tmp_path: Path) -> N
     assert "expected every accepted answer to be one value" in (played[3].error or "")  # and never a 0
     summary = evaluate(played).suites["jsonl"]
     assert summary.score is not None and summary.score.mean == pytest.approx(2 / 3) and summary.errors == 1
+
+
+def test_a_snapshot_of_the_hub_is_read(tmp_path: Path) -> None:
+    """In its cache a snapshot is a folder of links to `blobs/` beside it; links to elsewhere are still refused."""
+    snapshot = tmp_path / "datasets--me--mine/snapshots/0123abc"
+    (snapshot / "images").mkdir(parents=True)
+    save(tmp_path / "datasets--me--mine/blobs/f00d.png", size=(40, 30)).rename(snapshot.parents[1] / "blobs/f00d")
+    save(tmp_path / "secret.png", size=(40, 30))
+    (snapshot / "images/a.png").symlink_to("../../../blobs/f00d")
+    (snapshot / "images/b.png").symlink_to(tmp_path / "secret.png")
+    lines = [{"image": f"images/{name}.png", "question": "?", "answer": "1"} for name in "ab"]
+    blob = tmp_path / "datasets--me--mine/blobs/beef"
+    blob.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (snapshot / "own.jsonl").symlink_to("../../blobs/beef")
+    seen, outside = everything(load_tasks("jsonl", snapshot))
+    assert seen.media.frame(0).size == (40, 30)
+    with pytest.raises(MediaError, match=r"a link that leads out of it to .*secret.png; copy the file"):
+        outside.media.frame(0)
 
 
 def test_a_link_inside_the_root_is_fine(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Task sets from files: one call opens any of the formats, and a row becomes a task when it is asked for."""
 
+import glob
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ FORMATS = {
     "jsonl": Format("our own JSON Lines", mixed_sets.open_jsonl, mixed_sets.jsonl_task, mixed_sets.jsonl_media),
 }
 """Name of a format: how it is read."""
+
+
+TABLES = ("*.json", "*.jsonl", "*.parquet", "*.tsv", "json/*.json", "*_qas/*.json")
+"""Where the tables of a folder lie, whatever its format."""
+Changed = tuple[tuple[int, int], ...]
 
 
 class FileTasks:
@@ -201,7 +207,7 @@ def load_tasks(
 ) -> FileTasks:
     """Open a task set that lies on disk; quick whatever its size, since media are read when a task is looked at.
 
-    A set that is opened twice is the same object, unless the file or folder changed in between.
+    A set that is opened twice is the same object, unless a table of it, or the folder, changed in between.
 
     Args:
         name: A key of `FORMATS`.
@@ -243,10 +249,16 @@ def tasks_from_spec(spec: str) -> FileTasks:
 
 @lru_cache(maxsize=16)  # a rollout opens the same set in each of its environments
 def _open(
-    name: str, path: Path, root: Path, seed: int, num_frames: int, question: str, media: str | None, changed: int
+    name: str, path: Path, root: Path, seed: int, num_frames: int, question: str, media: str | None, changed: Changed
 ) -> FileTasks:
     return FileTasks(name, path, root, seed, num_frames, question, media)
 
 
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+def _changed(path: Path) -> Changed:
+    """Return when ``path`` and the tables that may be meant by it changed, and their sizes."""
+    if path.is_dir():
+        places = [file for pattern in TABLES for file in path.glob(pattern)]
+    else:
+        places = list(path.parent.glob(f"{glob.escape(path.name)}-*-of-*.parquet"))
+    stats = [place.stat() for place in (path, *sorted(places)) if place.exists()]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)

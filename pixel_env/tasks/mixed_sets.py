@@ -52,9 +52,9 @@ def _pixelreasoner_media(row: Row) -> Source:
     if pixelreasoner_media(row.fields) == "video":
         return row.frame_files("image")
     names = row.texts("image")
-    if not names:
-        raise row.wrong("image", "a list of paths")
-    return row.image_file("image", names[0])  # of several images the first, as the port of the release to verl takes it
+    if len(names) != 1:  # an episode begins with one image; the first of several is not what was asked about
+        raise row.wrong("image", "a list of one path, or of the frames of a video")
+    return row.image_file("image", names[0])
 
 
 # --- Video-R1 (Video-R1/Video-R1-data, Video-R1/Video-R1-eval) --------------------------------------------------------

@@ -18,6 +18,9 @@ def inside(root: Path, relative: object, folders: Sequence[str] = ("",)) -> Path
         relative: What the data file says: a path relative to ``root`` or one of ``folders``, with ``/``.
         folders: Where to look below ``root``, in this order.
 
+    In the cache of the Hugging Face Hub, where ``snapshots/REVISION/`` holds links into ``blobs/`` beside it, the links
+    of a snapshot are inside.
+
     Raises:
         ValueError: No such file, or one outside of the root: an absolute path, ``..``, or a link that leads out.
     """
@@ -29,11 +32,21 @@ def inside(root: Path, relative: object, folders: Sequence[str] = ("",)) -> Path
     for folder in folders:
         path = root / folder / pure
         if path.exists():
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"expected a path inside the data root, got {relative!r}, a link that leads out of it")
+            target = path.resolve()
+            if not any(target.is_relative_to(place) for place in (root.resolve(), *_blobs(root))):
+                raise ValueError(
+                    f"expected a path inside the data root, got {relative!r}, a link that leads out of it to {target}; "
+                    "copy the file, or give the folder of both as root"
+                )
             return path
     tried = ", ".join(str(PurePosixPath(folder, pure)) for folder in folders)
     raise ValueError(f"expected a file below {root}, got none at {tried}; unpack the media there, or give their root")
+
+
+def _blobs(root: Path) -> list[Path]:
+    """Return the folder that the links of a snapshot lead to, if ``root`` lies in one."""
+    snapshots = [place for place in root.absolute().parents if place.name == "snapshots" and "--" in place.parent.name]
+    return [place.with_name("blobs").resolve() for place in snapshots[:1]]
 
 
 def media_root(path: Path) -> Path:

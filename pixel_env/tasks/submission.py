@@ -22,14 +22,15 @@ def submission(tasks: FileTasks, trajectories: "Iterable[Trajectory]", path: str
 
     Args:
         tasks: All tasks of the split.
-        trajectories: One episode a task, in any order. One without an answer, also after an error, submits "".
+        trajectories: One episode a task, in any order. One that ended without an answer submits "".
         path: File to write.
 
     Returns:
         One entry a task, in the order of the tasks.
 
     Raises:
-        ValueError: A set of another format; a task without a trajectory, with several, or not of this set.
+        ValueError: A set of another format; a task without a trajectory, with several, or not of this set; an episode
+            that broke off, whose answer would count as wrong.
     """
     if tasks.name not in FORMS:
         raise ValueError(f"expected a task set of {', '.join(FORMS)}, got {tasks.name}, of which no form is known")
@@ -38,6 +39,11 @@ def submission(tasks: FileTasks, trajectories: "Iterable[Trajectory]", path: str
         index = tasks.index(trajectory.task_id)
         if index in answers:
             raise ValueError(f"expected one trajectory a task, got several of {trajectory.task_id}; choose one")
+        if trajectory.error is not None:
+            raise ValueError(
+                f"expected episodes that ended, got one that broke off, {trajectory.task_id}: {trajectory.error}; play "
+                "it again"
+            )
         answers[index] = trajectory.answer or ""
     if missing := len(tasks) - len(answers):
         first = next(index for index in range(len(tasks)) if index not in answers)
