@@ -8,9 +8,9 @@ of warm start, RL and evaluation are the same. In a call three things change:
   the margin of 0.1 that the release adds around a box: make the environment with `crop_padding=message_lists.MARGIN`.
 * The number of an image of a video. In the release the frames are one item: before any operation `target_image` is a
   frame, afterwards 1 is the video, which cannot be cropped, and k + 1 the k-th picture that operations returned,
-  although its own text calls that one k (so revision a3a6c3a; 555a984 counts them from 1, and which of the two a
-  record follows cannot be seen from it: look at some videos with crops before training on them). Here frames and pictures are numbered in one row. An image, whose crops start
-  at 2 in either, needs no change.
+  although its own text calls that one k. So its revision a3a6c3a; 555a984 counts these pictures from 1, and a record
+  does not say which it follows: look at some crops in videos before training on them. Here frames and pictures are
+  numbered in one row. An image, whose crops start at 2 in either, needs no change.
 
 A call is erroneous, and its turn gets no loss, if
 
