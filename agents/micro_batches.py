@@ -203,17 +203,19 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
 
 
 def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
-    """A drill on places, by the share of these that lies behind, or in four cases of ten another, forgotten without."""
+    """A drill on places or counts, by the share that lies behind, or in three of ten another, forgotten without."""
     sides = next((sides for until, sides in SIDES_LEARNED if share < until), SIDES)
     directions, middle = next(
         ((some, middle) for until, some, middle in RELATIONS_LEARNED if share < until), (RELATIONS, 0.2)
     )
     kind = rng.random()
-    if directions and kind < 0.45:
+    if directions and kind < 0.35:
         return micro_sheets.relation_drill(rng, directions, middle)
-    if kind < 0.6:
+    if kind < 0.5:
         return micro_sheets.end_drill(rng, sides)
-    return pick(rng, (*DRILLS[:-1], *[micro_sheets.count_drill] * 2))(rng)
+    if kind < 0.7:
+        return micro_sheets.count_drill(rng)
+    return pick(rng, DRILLS[:-1])(rng)
 
 
 def speaking_batch(seed: int, count: int, sheet_share: float) -> list[list[Lesson]]:
