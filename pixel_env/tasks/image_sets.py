@@ -96,10 +96,7 @@ def hrbench_task(row: Row) -> Task:
     The four share a group, by question and options: what `cycle_category` holds is not documented.
     """
     choices = [row.texts(letter)[0] for letter in "ABCD"]
-    answer = row.text("answer").strip()
-    if answer not in ("A", "B", "C", "D"):
-        raise row.wrong("answer", "a letter A to D")
-    right = choices["ABCD".index(answer)]
+    right = row.lettered("answer", choices)
     suite = row.category("category")
     question = row.text("question")
     group = hashlib.sha256(json.dumps([question, *sorted(choices)]).encode()).hexdigest()[:16]

@@ -54,7 +54,7 @@ def visualprobe_task(row: Row) -> Task:
     """Make a task of VisualProbe; the suite is its difficulty, ``visualprobe/hard``, or ``visualprobe/train``.
 
     Differs from Mini-o3, where a language model judges the open answers: they are graded as text, by a fixed rule, so
-    another wording of the right answer is wrong and accuracies are lower than published ones.
+    another wording of the right answer is wrong, and accuracies are not to be put beside those of a judge.
     """
     names = row.texts("images")
     if len(names) != 1:
@@ -75,12 +75,12 @@ def _visualprobe_image(row: Row, name: str) -> ImageFile:
 # --- TreeBench (HaochenWang/TreeBench) --------------------------------------------------------------------------------
 
 TREEBENCH_LETTERS = ascii_uppercase[:11]
-"""Columns of options that loaders of the set know; most rows fill four."""
+"""Columns of options that loaders of the set know; a row fills as many as it has, from A on."""
 
 
 def open_treebench(path: Path) -> Table:
     """Open ``TreeBench.tsv`` or a parquet file of the same columns, whose images are base64 text."""
-    tables = find_tables(path, ("TreeBench.tsv", *PARQUET, "*.tsv"))
+    tables = find_tables(path, ("*.tsv", *PARQUET))
     more = ("multi-choice options", "target_instances", *TREEBENCH_LETTERS[4:])
     return open_table(tables, ("question", "A", "B", "C", "D", "answer", "category"), more, ("image",))
 
@@ -89,7 +89,7 @@ def treebench_task(row: Row) -> Task:
     """Make a task of TreeBench; the cue is the box around all target instances, x1 y1 x2 y2 in pixels.
 
     Questions about writing have their options in the image, and no text in the columns of options: these are taken
-    from ``multi-choice options``, which TreeVGR's own script shows; VLMEvalKit shows none.
+    from ``multi-choice options``, which TreeVGR's own script shows too. Other harnesses show none there.
     """
     choices = _treebench_options(row)
     right = row.lettered("answer", choices)
