@@ -153,6 +153,83 @@ def hrbench_tsv(path: Path) -> Path:
     return path
 
 
+def mme_realworld_rows() -> list[dict[str, Any]]:
+    """Rows of MME-RealWorld-lite-lmms-eval: options with their letters, the fifth always of the same kind."""
+    absent = "(E) This image doesn't feature the {}."
+    return [
+        {"bytes": base64_png((0, 0, 1)), "index": 7, "question": "What color is the shed? ", "answer": "B",
+         "multi-choice options": ["(A) Red", "(B) White", "(C) Green", "(D) Blue", absent.format("color")],
+         "category": "Perception/Remote Sensing", "l2-category": "color"},
+        {"bytes": base64_png((0, 0, 2)), "index": 8, "question": "Which letter is on the door?", "answer": "C",
+         "multi-choice options": ["(A) C", "(B) A", "(C) B", "(D) K", absent.format("letter")],
+         "category": "Perception/OCR with Complex Context", "l2-category": "text recognition"},
+        {"bytes": base64_png((0, 0, 3)), "index": 9, "question": "Where will the car go?", "answer": "E",
+         "multi-choice options": ["(A) Left", "(B) Right", "(C) Back", "(D) On", absent.format("car")],
+         "category": "Reasoning/Autonomous_Driving", "l2-category": "intention"},
+    ]  # fmt: skip
+
+
+def visualprobe(root: Path) -> Path:
+    """The repository VisualProbe_Hard, whose JSON names itself in the paths, and VisualProbe_train beside it."""
+    for split, table in (("Hard", "val"), ("train", "train")):
+        folder, stem = root / f"VisualProbe_{split}", f"visual_probe_{split.lower()}"
+        save(folder / f"data/{stem}_60.jpg", size=(200, 90))
+        items = [("What does the sign say?", "No entry"), ("How many cranes are there?", "3")]
+        write_json(folder / f"{table}.json", [
+            {"images": [f"{folder.name}/data/{stem}_60.jpg"], "problem": f"<image>\n{question}", "solution": solution,
+             "data_source": stem, "doc_id": f"{stem}_{number}"}
+            for number, (question, solution) in enumerate(items)
+        ])  # fmt: skip
+    return root / "VisualProbe_Hard"
+
+
+TREEBENCH_COLUMNS = ("index", "image", "question", "multi-choice options", *"ABCDEFGHIJK", "answer", "category",
+                     "l2-category", "target_instances")  # fmt: skip
+
+
+def treebench_rows() -> list[dict[str, Any]]:
+    """Two target instances and six options; options in the image only; a row with two options in one cell."""
+    rows = []
+    for number, (question, options, shown, answer, category, boxes) in enumerate([
+        ("Which is nearest?", ["car", "bus", "B", "van", "tram", "bike"],
+         "A. car\nB. bus\nC. B\nD. van\nE. tram\nF. bike", "F", "Reasoning/Ordering",
+         "[[10, 20, 30, 40], [50, 5, 70, 60]]"),
+        ("Which word follows?", [], "A. exit\nB in\nC out of", "C", "Perception/OCR", "[[1, 2, 3, 4]]"),
+        ("Which material?", ["wood B. brick", "steel", "glass"], "A. wood B. brick\nC. steel\nD. glass", "D",
+         "Perception/Material", "[]"),
+    ]):  # fmt: skip
+        columns = dict(zip("ABCDEFGHIJK", [*options, *[None] * 11], strict=False))
+        rows.append({"index": number, "image": base64_png((0, number, 0)), "question": question,
+                     "multi-choice options": shown, **columns, "answer": answer, "category": category,
+                     "l2-category": category, "target_instances": boxes})  # fmt: skip
+    return rows
+
+
+def treebench_tsv(path: Path) -> Path:
+    """The same as pandas writes it: what is missing is empty, and a cell of several lines is in quotes."""
+    lines = ["\t".join(TREEBENCH_COLUMNS)]
+    for row in treebench_rows():
+        cells = ["" if row[name] is None else str(row[name]) for name in TREEBENCH_COLUMNS]
+        lines.append("\t".join(f'"{cell}"' if "\n" in cell else cell for cell in cells))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def zoombench_rows() -> list[dict[str, Any]]:
+    """Two questions with their options, one of them with how to answer below, and one without; each with its crop."""
+    how = "\nAnswer with the option's letter from the given choices directly."
+    return [
+        {"id": f"zb_{number}", "query": query, "response": response, "question_type": kind, "bbox": bbox,
+         "image": {"bytes": png((number, 0, 0), (400, 300)), "path": None},
+         "crop_image": {"bytes": png((number, 0, 9), (40, 30)), "path": None}}
+        for number, (query, response, kind, bbox) in enumerate([
+            (f"What color is the cap?\nA. red\nB. blue\nC. black{how}", "B", "mcq", [100, 50, 140, 80]),
+            ("Which mark is on it?\n(A) B\n(B) C\n(C) A", "A", "mcq", [0, 0, 40, 30]),
+            ("How many buttons are there? Answer with a number.", "12", "blank", [10, 20, 50, 50]),
+        ])
+    ]  # fmt: skip
+
+
 def tallyqa(root: Path) -> Path:
     """test.json with a simple and two complex questions, train.json without that distinction."""
 

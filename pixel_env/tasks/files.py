@@ -10,7 +10,7 @@ from typing import Any
 
 from pixel_env.decoding import MediaError
 from pixel_env.prompts import WHAT_IS_SHOWN
-from pixel_env.tasks import image_sets, message_lists, mixed_sets, video_sets
+from pixel_env.tasks import image_sets, message_lists, mixed_sets, video_sets, zoom_sets
 from pixel_env.tasks.paths import media_root
 from pixel_env.tasks.records import Fields
 from pixel_env.tasks.row import Row
@@ -70,6 +70,16 @@ FORMATS = {
     "docvqa": Format(
         "JSON of the challenge or parquet of the Hub", image_sets.open_documents, image_sets.document_task, "image"
     ),
+    "mme-realworld": Format(
+        "parquet of MME-RealWorld or its Lite", zoom_sets.open_mme_realworld, zoom_sets.mme_realworld_task, "image"
+    ),
+    "visualprobe": Format(
+        "val.json or train.json, data/ beside it", zoom_sets.open_visualprobe, zoom_sets.visualprobe_task, "image"
+    ),
+    "treebench": Format("TreeBench.tsv or its parquet", zoom_sets.open_treebench, zoom_sets.treebench_task, "image"),
+    "zoombench": Format(
+        "folder with data/test.parquet, or the parquet", zoom_sets.open_zoombench, zoom_sets.zoombench_task, "image"
+    ),
     "mvbench": Format("folder with json/ and video/", video_sets.open_mvbench, video_sets.mvbench_task, "video"),
     "star": Format(
         "STAR_train.json, STAR_val.json or STAR_test.json, videos beside it",
@@ -102,7 +112,7 @@ FORMATS = {
 """Name of a format: how it is read."""
 
 
-TABLES = ("*.json", "*.jsonl", "*.parquet", "*.tsv", "json/*.json", "*_qas/*.json")
+TABLES = ("*.json", "*.jsonl", "*.parquet", "*.tsv", "data/*.parquet", "json/*.json", "*_qas/*.json")
 """Where the tables of a folder lie, whatever its format."""
 Changed = tuple[tuple[int, int], ...]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pixel_env.media import Box, Source
 from pixel_env.tasks.paths import IMAGE_SUFFIXES, files_in, find_tables, require_folder
-from pixel_env.tasks.questions import option_of, shuffled, split_options
+from pixel_env.tasks.questions import shuffled, split_options
 from pixel_env.tasks.records import MAX_RECORD, Fields, parse_json
 from pixel_env.tasks.row import Row, united
 from pixel_env.tasks.tables import Files, Table, open_table
@@ -46,10 +46,7 @@ def vstar_task(row: Row) -> Task:
     if "file" in row.fields:
         return _vstar_from_annotation(row)
     question, choices = split_options(row.text("text"))
-    label = row.text("label")
-    right = option_of(label, choices) if len(label) == 1 else None
-    if right is None:
-        raise row.wrong("label", f"the letter of one of {len(choices)} options")
+    right = row.lettered("label", choices)
     image = row.image("image")
     beside = Path(image.path).with_suffix(".json")
     cue = Cue(_vstar_box(row, _annotation(row, beside))) if beside.is_file() else None
@@ -99,10 +96,7 @@ def hrbench_task(row: Row) -> Task:
     The four share a group, by question and options: what `cycle_category` holds is not documented.
     """
     choices = [row.texts(letter)[0] for letter in "ABCD"]
-    answer = row.text("answer").strip()
-    if answer not in ("A", "B", "C", "D"):
-        raise row.wrong("answer", "a letter A to D")
-    right = choices["ABCD".index(answer)]
+    right = row.lettered("answer", choices)
     suite = row.category("category")
     question = row.text("question")
     group = hashlib.sha256(json.dumps([question, *sorted(choices)]).encode()).hexdigest()[:16]

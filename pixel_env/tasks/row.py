@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from pixel_env.decoding import decode, sampled_times
@@ -98,10 +99,18 @@ class Row:
             raise self.wrong(key, "a box of four numbers, or a list of boxes")
         return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in boxes)
 
+    def lettered(self, key: str, choices: Sequence[str]) -> str:
+        """Return the option that a cell names by its letter; never by its text, as an option may be a letter too."""
+        letter = self.text(key).strip().upper()
+        index = ascii_uppercase.find(letter) if len(letter) == 1 else -1
+        if not 0 <= index < len(choices):
+            raise self.wrong(key, f"the letter of one of {len(choices)} options")
+        return choices[index]
+
     def category(self, key: str) -> str:
-        """Return ``NAME/category``, by which reports group tasks."""
+        """Return ``NAME/category``, by which reports group tasks; a category may have parts, with ``/``."""
         value = self.text(key).strip()
-        if not re.fullmatch(r"[\w .&+()-]{1,60}", value):
+        if not re.fullmatch(r"[\w .&+()/-]{1,60}", value):
             raise self.wrong(key, "a category of 1 to 60 letters, digits and spaces")
         return f"{self.name}/{value}"
 
