@@ -170,8 +170,9 @@ class _Content:
         for turn, these, views in zip(turns, shots[1:], shown[1:], strict=True):
             turn["views"] = views
             turn["coverage"] = coverage(cue, [shot.view for shot in these]) if these else None
+            turn["missed"] = _missed(turn)
         return _facts(trajectory) | {
-            "corrected": trajectory.correct and any(map(_missed, turns)),
+            "corrected": bool(trajectory.correct) and any(turn["missed"] for turn in turns),
             "problem": playback.problem,
             "task": None if playback.task is None else self._task(playback.task, playback.sheet),
             "first": shown[0],

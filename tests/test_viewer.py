@@ -102,7 +102,7 @@ def test_every_field_of_an_episode() -> None:
     assert shown == {
         "action": f"Here. {HIT}", "observation": record.turns[0].observation, "reward": 0.0,
         "terms": [["correctness", 0.0]], "operation": "crop_image", "error": None, "malformed": False, "trained": False,
-        "coverage": 1.0,
+        "coverage": 1.0, "missed": False,
     }  # fmt: skip
     assert no_call["malformed"] and no_call["operation"] is None and no_call["views"] == []
     assert answer["terms"] == [["correctness", 1.0]] and answer["coverage"] is None
