@@ -140,8 +140,8 @@ class _Content:
             except (TypeError, ValueError, AttributeError, KeyError) as error:
                 item = Damaged(0, repr(item), f"its fields are not of a trajectory: {error}")
         if isinstance(item, Damaged):
-            where = f"line {item.line}: " if item.line else ""
-            episode = {"problem": where + item.problem, "raw": item.text[:LONGEST], "suite": "", "id": ""}
+            name = f"line {item.line}" if item.line else "damaged"
+            episode = {"problem": f"{name}: {item.problem}", "raw": item.text[:LONGEST], "suite": "", "id": name}
         self.columns[-1].append(len(self.episodes))
         self.episodes.append(episode)
 

@@ -188,7 +188,7 @@ def test_what_cannot_be_replayed_is_shown_with_a_reason(tmp_path: Path) -> None:
     assert data["episodes"][0]["turns"][0]["action"] == MISS and data["episodes"][0]["turns"][0]["views"] == []
     assert "not of a trajectory" in problems[3] and "much" in data["episodes"][3]["raw"]
     assert data["episodes"][4]["error"] == "TimeoutError: no reply"
-    assert data["episodes"][5] == {"problem": "line 6: no JSON", "raw": "{", "suite": "", "id": ""}
+    assert data["episodes"][5] == {"problem": "line 6: no JSON", "raw": "{", "suite": "", "id": "line 6"}
     assert block(page(data)) == data
 
 
