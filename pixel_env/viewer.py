@@ -160,7 +160,7 @@ class _Content:
 
     def _episode(self, trajectory: Trajectory, playback: Playback) -> Json:
         shots = playback.shots + [()] * (1 + len(trajectory.turns) - len(playback.shots))
-        cue = playback.task and playback.task.cue
+        cue = None if playback.task is None else playback.task.cue
         turns = [_turn(turn) for turn in trajectory.turns]
         number = 1
         shown = []
