@@ -49,12 +49,11 @@ def character_weights(question: str, answer: str, any_name: bool = False) -> lis
         raise_to(LEADING, found.start(), found.start() + 1)
         for value in re.finditer(r"[A-Z]\w*", found[0]):
             raise_to(LOOKED_UP, found.start() + value.start(), found.start() + value.end())
-    names = [] if any_name else [*_NAMES.finditer(answer)]
-    said = [] if any_name else [*_SAID.finditer(answer)]
-    for found in (*names, *said):
-        raise_to(END, found.start(), found.end() + 1)
-    for found in (*(name for name in names if name[0] not in question), *said):
-        raise_to(LOOKED_UP, *found.span())
+    for pattern in () if any_name else (_NAMES, _SAID):
+        for found in pattern.finditer(answer):
+            raise_to(END, found.start(), found.end() + 1)
+            if pattern is _SAID or found[0] not in question:  # a direction among the choices tells nothing
+                raise_to(LOOKED_UP, *found.span())
     if BOX in answer:
         raise_to(LOOKED_UP, answer.index(BOX) + len(BOX), len(answer) - 1)
     return weights

@@ -245,11 +245,12 @@ class Run:
             return {}
         if len({t.task_id for t in trajectories}) < len(tasks):
             return {"submission": None}  # a part of the questions cannot be handed in
-        if broken := sum(t.error is not None for t in trajectories):
+        handed_in = [t for t, one in zip(trajectories, part.planned, strict=True) if one.sample == 0]
+        if broken := sum(t.error is not None for t in handed_in):
             print(f"{part.label}: {broken} episodes broke off, so there is nothing to hand in; add --retry-errors")
             return {"submission": None}
         path = self.out / f"submission-{part.label}.json"
-        submission(tasks, [t for t, one in zip(trajectories, part.planned, strict=True) if one.sample == 0], path)
+        submission(tasks, handed_in, path)
         print(f"{part.label}: no answers are known, so no score; to hand in: {path}")
         return {"submission": path.name}
 
