@@ -3,6 +3,7 @@
 Every batch is a function of its seed, so that a run that was stopped goes on as if it had not been.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -209,9 +210,12 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
         ((some, middle) for until, some, middle in RELATIONS_LEARNED if share < until), (RELATIONS, 0.2)
     )
     kind = rng.random()
-    if directions and kind < 0.35:
+    if directions and kind < 0.25:
         return micro_sheets.relation_drill(rng, directions, middle)
     if kind < 0.5:
+        drawn = (IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))] for _ in itertools.count())
+        if sides == SIDES and rng.random() < 0.5:  # the ends of real pictures, once all are asked for
+            return next(filter(None, (micro_lessons.places_lesson(rng, task) for task in drawn)))
         return micro_sheets.end_drill(rng, sides)
     if kind < 0.7:
         return micro_sheets.count_drill(rng)

@@ -361,6 +361,28 @@ def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     return Lesson(tuple(turns))
 
 
+def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
+    """What is at the places of a task's picture, in all the words that ask for it; None where no place has a thing.
+
+    In the words of a drill, in those of a suite before what they ask for can be read, or which one it is: a micro model
+    binds what it looks up to the words that asked for it.
+    """
+    canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+    shot = take(canvas, whole(canvas))
+    found = shuffled(rng, ends(shot))
+    if not found:
+        return None
+    said = [(place, f"the {place} is the {thing.name}") for place, thing in found]
+    turns = [(f"Which: {', '.join(place for place, _ in said)}.", ", ".join(one for _, one in said), "place")]
+    for place, thing in found:
+        noun = "digit" if thing.text in DIGITS else "letter"
+        asked = f"Which {noun} is on the {place}?" if len(thing.text) == 1 else f"What is written in the {place}?"
+        small = pick(rng, _SMALL).format(f"The {thing.name}")
+        turns.append((f"{asked}\n{pick(rng, _MORE)}", f"{sentence(dict(said)[place])} {small}", "place"))
+        turns.append((*by_place(rng, place, thing), "place"))
+    return about(shot, shuffled(rng, turns)[:4])
+
+
 def shown(shots: Sequence[Shot], answer: str, skill: str = "followed answer") -> Turn:
     """A turn that shows pictures and asks nothing new."""
     pictures = tuple(shot.picture for shot in shots)
@@ -402,6 +424,8 @@ def sequences(
         for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
             pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
         pool.append(question_lesson(rng, task))
+        if rng.random() < 0.35 and (asked_for := places_lesson(rng, task)):
+            pool.append(asked_for)
         if rng.random() < 0.7:
             drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
             pool.append(question_lesson(rng, next(task for task in drawn if not task.needs_operation)))

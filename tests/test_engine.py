@@ -63,7 +63,7 @@ def test_heads_may_share_keys() -> None:
     config = tiny_vlm.model().config
     config.text_config.num_key_value_heads = 1
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = Qwen2_5_VLForConditionalGeneration(config).double().eval()
     samples = tiny_vlm.engine(model, max_new_tokens=12, seed=1).rollout(scripted_groups())
     assert max(difference(model, sample) for sample in samples) < 1e-4
 
