@@ -220,7 +220,7 @@ def asked(rng: np.random.Generator, lesson: Lesson, size: tuple[int, int]) -> Le
         return lesson
     system, names = offer(rng)
     turn = lesson.turns[0]
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         turn = replace(turn, answer=some_call(rng, names, size), skill="call")
     return Lesson((turn,), system)
 

@@ -305,6 +305,32 @@ def test_relations_are_asked_for_after_ends_and_from_the_middle_first() -> None:
     ]
 
 
+def test_places_of_pictures_are_told_as_the_marks_lie() -> None:
+    """Each statement is checked against the marks: middles of objects, upper borders of panels or of their icons."""
+    statements = {"object": 0, "panel": 0}
+    for index in range(150):
+        task = micro_lessons.IMAGE_TASKS[index]
+        lesson = micro_lessons.places_lesson(np.random.default_rng(index), task)
+        if lesson is None:
+            continue
+        marks = task.media.canvases[0].marks  # type: ignore[attr-defined]
+        panels = [m for m in marks if m.kind == "panel"]
+        middle = {m.name: m.centre for m in marks if m.kind in SHAPES}
+        top = {m.name: m.box[1] for m in marks if m.kind == "panel" or (panels and m.kind in SHAPES)}
+        for turn in lesson.turns:
+            said = re.findall(r"[Tt]he (\w+) (object|panel) is the ([a-z]+(?: [a-z]+)*)", turn.answer)
+            assert said and all(place in turn.text for place, _, _ in said)
+            for place, kind, name in said:
+                if kind == "object":
+                    axis, best = {"left": (0, min), "right": (0, max), "top": (1, min), "bottom": (1, max)}[place[:-4]]
+                    assert middle[name][axis] == best(xy[axis] for xy in middle.values())
+                else:
+                    best = {"highest": min, "lowest": max}[place]
+                    assert top[name.removeprefix("text next to the ")] == best(m.box[1] for m in panels)
+                statements[kind] += 1
+    assert min(statements.values()) > 100
+
+
 def test_what_says_whether_another_value_follows_weighs_more_than_words() -> None:
     """After a frame, a name and a string; not between the numbers of a box, of which there are four."""
     answer = 'in frames 10, 11, the star is red, {"bbox_2d": [1, 2, 3, 4]}'
