@@ -212,12 +212,13 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
     kind = rng.random()
     if directions and kind < 0.25:
         return micro_sheets.relation_drill(rng, directions, middle)
-    if kind < 0.5:
+    if sides == SIDES and kind < 0.55:  # once all ends are asked for, those of real pictures too, and all questions
         drawn = (IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))] for _ in itertools.count())
-        if sides == SIDES and rng.random() < 0.5:  # the ends of real pictures, once all are asked for
-            return next(filter(None, (micro_lessons.places_lesson(rng, task) for task in drawn)))
+        ask = micro_lessons.places_lesson if kind < 0.4 else micro_lessons.view_lesson
+        return next(filter(None, (ask(rng, task) for task in drawn)))
+    if kind < 0.65:
         return micro_sheets.end_drill(rng, sides)
-    if kind < 0.7:
+    if kind < 0.75:
         return micro_sheets.count_drill(rng)
     return pick(rng, DRILLS[:-1])(rng)
 

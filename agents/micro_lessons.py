@@ -16,11 +16,12 @@ from agents.micro import FACTOR
 from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
+from agents.micro_weights import BOX
 from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
-from pixel_env.tasks.drawing import COLOUR_NAMES, Canvas
+from pixel_env.tasks.drawing import COLOUR_NAMES, SHAPES, Canvas
 from pixel_env.tasks.world import DIGITS, NUM_FRAMES, VIEW_PIXELS, pick, shuffled
 
 PIXELS = VIEW_PIXELS["micro"]
@@ -248,6 +249,10 @@ def conclusion_lesson(rng: np.random.Generator, tasks: Sequence[ProceduralTasks]
     """Questions without pictures, each behind what answers it: to repeat that and to conclude."""
     turns: list[Turn] = []
     while len(turns) < count:
+        if rng.random() < 0.3:  # what comes first is the one conclusion that compares, and rare among the tasks
+            query, answer = next(one for one in clip_questions(rng, _some_frames(rng)) if "appears first" in one[0])
+            turns.append(Turn(f"{answer.partition(BOX)[0].strip()}\n{query}", (), answer, "conclusion"))
+            continue
         some = pick(rng, tasks)
         task = some[int(rng.integers(len(some)))]
         if task.needs_operation and rng.random() < 0.6:
@@ -256,6 +261,14 @@ def conclusion_lesson(rng: np.random.Generator, tasks: Sequence[ProceduralTasks]
         if why and not (task.needs_operation and " first" in task.question):  # what frames show does not number them
             turns.append(Turn(f"{sentence(why)}\n{question_text(task)}", (), answered(task, why), "conclusion"))
     return Lesson(tuple(turns))
+
+
+def _some_frames(rng: np.random.Generator) -> dict[str, list[int]]:
+    """Two things of a clip that begin in different frames, and the numbers of their frames, from 1."""
+    names = [f"{pick(rng, COLOUR_NAMES)} {shape}" for shape in shuffled(rng, SHAPES)[:2]]
+    begun = rng.choice(NUM_FRAMES, 2, replace=False) + 1
+    ended = np.minimum(begun + rng.integers(0, 5, 2), NUM_FRAMES)
+    return {name: list(range(first, last + 1)) for name, first, last in zip(names, begun, ended, strict=True)}
 
 
 def evidence(task: Task) -> str:
@@ -381,6 +394,14 @@ def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
         turns.append((f"{asked}\n{pick(rng, _MORE)}", f"{sentence(dict(said)[place])} {small}", "place"))
         turns.append((*by_place(rng, place, thing), "place"))
     return about(shot, shuffled(rng, turns)[:4])
+
+
+def view_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
+    """Questions that the first view of a task's picture answers, in the words of the suites; None if there are none."""
+    canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+    shot = take(canvas, whole(canvas))
+    turns = [(*turn, "answer") for turn in view_questions(rng, shot.things, MARGIN)[:4]]
+    return about(shot, turns) if turns else None
 
 
 def shown(shots: Sequence[Shot], answer: str, skill: str = "followed answer") -> Turn:

@@ -21,6 +21,7 @@ from agents.reasons import (
     places,
     seen_from,
     seen_in,
+    seen_in_order,
     sentence,
     shown_name,
 )
@@ -74,6 +75,9 @@ def view_questions(rng: np.random.Generator, things: Sequence[Thing], margin: fl
         for kind in kinds:
             why = counted([t.name for t in in_rows(things, FACTOR)], [f"{kind}s"])
             found.append((worded(f"How many {kind}s are there?", ()), boxed(why, why.rpartition(" ")[2])))
+    if 0 < len(some := sorted(panels(things), key=lambda t: t.box[1])) <= MOST_NAMED:
+        why = counted([shown_name(t) for t in some], ["panels"])
+        found.append((worded("How many panels are on the page?", ()), boxed(why, str(len(some)))))
     return shuffled(rng, found)
 
 
@@ -90,9 +94,10 @@ def clip_questions(rng: np.random.Generator, frames: Mapping[str, Sequence[int]]
         found.append((worded(f"In which frame does the {name} first appear?", ()), boxed(why, first)))
         found.append((worded(f"In how many frames is the {name} visible?", ()), boxed(f"{why}: {number}", number)))
     for a, b in shuffled(rng, list(permutations(frames, 2)))[:2]:
-        first = min((a, b), key=lambda name: frames[name][0])
-        question = worded(f"Which appears first, the {a} or the {b}?", (a, b))
-        found.append((question, boxed(f"{seen_in(a, frames[a])}, {seen_in(b, frames[b])}", first)))
+        if frames[a][0] != frames[b][0]:
+            question = worded(f"Which appears first, the {a} or the {b}?", (a, b))
+            why = seen_in_order({a: frames[a], b: frames[b]})
+            found.append((question, boxed(why, min((a, b), key=lambda name: frames[name][0]))))
     return shuffled(rng, found)
 
 

@@ -6,7 +6,7 @@ list: nothing is said of them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -201,6 +201,16 @@ def seen_in(name: str, numbers: Sequence[int]) -> str:
     return f"the {name} is in frames {', '.join(map(str, numbers))}"
 
 
+def seen_in_order(frames: Mapping[str, Sequence[int]]) -> str:
+    """In which frames things are, and the numbers of their first frames in order: a step towards which is first.
+
+    >>> seen_in_order({"red star": (3, 4), "blue ring": (1, 2)})
+    'the red star is in frames 3, 4, the blue ring is in frames 1, 2: 1 before 3'
+    """
+    said = ", ".join(seen_in(name, numbers) for name, numbers in frames.items())
+    return f"{said}: {' before '.join(map(str, sorted(numbers[0] for numbers in frames.values())))}"
+
+
 def seen_from(name: str, other: str, where: str) -> str:
     """Where one thing lies, seen from another: both are named before it is said, the one that is asked about last.
 
@@ -251,5 +261,7 @@ def reason(task: Task) -> str:
 def _clip_reason(task: Task, frames: dict[str, list[int]]) -> str:
     places = {name: re.search(rf"\bthe {name}\b", task.question) for name in frames}
     asked = sorted((name for name, at in places.items() if at), key=lambda name: places[name].start())  # type: ignore[union-attr]
+    if "appears first" in task.question and len(asked) == 2:
+        return seen_in_order({name: frames[name] for name in asked})
     said = ", ".join(seen_in(name, frames[name]) for name in asked)
     return f"{said}: {len(frames[asked[0]])}" if "how many" in task.question and asked else said

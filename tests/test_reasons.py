@@ -37,11 +37,11 @@ def test_the_answer_follows_from_the_reason(suite: str, level: int) -> None:
         elif task.question.startswith("In which frame"):
             assert re.findall(r"\d+", said)[0] == answer
         elif task.question.startswith("Which appears first"):
-            first = {
-                part[4:].partition(" is in")[0]: int(re.findall(r"\d+", part)[0])
-                for part in re.split(r", (?=the)", said)
-            }
+            seen, _, told = said.partition(": ")
+            parts = re.split(r", (?=the)", seen)
+            first = {part[4:].partition(" is in")[0]: int(re.findall(r"\d+", part)[0]) for part in parts}
             assert len(first) == 2 and min(first, key=lambda name: first[name]) == answer
+            assert told == f"{first.pop(answer)} before {first.popitem()[1]}"
         else:
             assert f" {answer}" in said
 
