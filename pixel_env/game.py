@@ -58,11 +58,12 @@ class Game:
             ValueError: There is no such task; the current episode goes on.
         """
         tasks: Any = self._env.get_wrapper_attr("tasks")
-        if isinstance(task, str):
-            task = tasks.index(task)
-        if task is not None and not 0 <= task < len(tasks):
-            raise ValueError(f"expected a task from 0 to {len(tasks) - 1}, got {task}")
-        index = int(self._rng.integers(len(tasks))) if task is None else task
+        if task is None:
+            index = int(self._rng.integers(len(tasks)))
+        else:
+            index = tasks.index(task) if isinstance(task, str) else task
+        if not 0 <= index < len(tasks):
+            raise ValueError(f"expected a task from 0 to {len(tasks) - 1}, got {index}")
         self._task: Task = tasks[index]
         # Every reset is seeded, so that replay gives the same rewards.
         self._episode.reset(index, seed=int(self._rng.integers(2**31)))
@@ -71,7 +72,8 @@ class Game:
             self._images += self._episode.conversation.observations[0]["images"]
         self._num_first = len(self._images)
         self.number += 1
-        self.saved, self.problem = False, None
+        self.saved = False
+        self.problem: str | None = None
 
     @property
     def over(self) -> bool:
