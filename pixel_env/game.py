@@ -64,9 +64,9 @@ class Game:
             index = tasks.index(task) if isinstance(task, str) else task
         if not 0 <= index < len(tasks):
             raise ValueError(f"expected a task from 0 to {len(tasks) - 1}, got {index}")
-        self._task: Task = tasks[index]
         # Every reset is seeded, so that replay gives the same rewards.
         self._episode.reset(index, seed=int(self._rng.integers(2**31)))
+        self._task: Task = tasks[index]
         self._images: list[np.ndarray] = []
         if self._episode.error is None:
             self._images += self._episode.conversation.observations[0]["images"]

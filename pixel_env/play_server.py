@@ -20,6 +20,7 @@ import hmac
 import json
 import re
 import secrets
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -63,6 +64,11 @@ class PlayServer(ThreadingHTTPServer):
         self.game, self.token = game, secrets.token_urlsafe(16)
         self.lock = threading.Lock()  # an environment is for one thread at a time
         super().__init__((LOOPBACK, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Show the traceback of what went wrong here; that a browser hung up, as a tab was closed, is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
@@ -111,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or _hostname(hosts[0]) not in NAMES:
             raise Refused(403, f"expected a Host of {' or '.join(NAMES)}")
-        token, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
+        token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise Refused(403, "expected the token of this run; open the address that was printed when it began")
         if self.headers.get("Origin", f"http://{hosts[0]}") != f"http://{hosts[0]}":
