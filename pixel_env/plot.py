@@ -192,7 +192,7 @@ def groups_of(options: argparse.Namespace) -> dict[str, list[Path]]:
     """Return the runs of each line by its name.
 
     Raises:
-        ValueError: There are none, or two groups of one name.
+        ValueError: There are none, two groups of one name, or one run twice in a group.
     """
     groups = grouped(options.runs)
     for name, *runs in options.group:
@@ -205,6 +205,9 @@ def groups_of(options: argparse.Namespace) -> dict[str, list[Path]]:
         groups[name] = [Path(run) for run in runs]
     if not groups:
         raise ValueError("expected at least one run, got none; give the folder of a training run")
+    for name, members in groups.items():
+        if len({run.resolve() for run in members}) < len(members):
+            raise ValueError(f"expected each run of {name!r} once, got one twice: it would count as another seed")
     return groups
 
 

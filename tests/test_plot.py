@@ -103,6 +103,7 @@ def test_the_command_writes_both_pictures(runs: list[Path], tmp_path: Path, caps
         (["good", "--metrics", "rewards"], "expected --metrics out of what was logged, warm_start/loss, rl/loss,"),
         (["good", "--window", "0"], "expected --window of at least 1, got 0"),
         (["--group", "name"], "got the name 'name' alone"),
+        (["--group", "name", "good", "./good"], "expected each run of 'name' once, got one twice"),
         (["good", "--group", "good", "good"], "expected groups of different names, got 'good' twice"),
         (["good", "-o", "none/curves"], "none/curves.png"),
     ],
