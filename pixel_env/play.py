@@ -109,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        print(f"\n{options.out}: {len(load_jsonl(options.out)) if options.out.exists() else 0} episodes")
+        kept = len(load_jsonl(options.out)) if options.out.exists() else 0
+        print(f"\n{options.out}: {kept} episode{'s' * (kept != 1)}")
     finally:
         server.server_close()
         env.close()

@@ -3,7 +3,12 @@
 import http.client
 import io
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +30,7 @@ from pixel_env.tasks import Cue, ProceduralTasks, Task
 from pixel_env.trajectory import load_jsonl, replay
 from pixel_env.view import main as view
 
+SAME_CODE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 ZOOM = {"preset": "micro", "suite": ["search"], "difficulty": [1]}
 RIGHT = render(Answer("B"))
 
@@ -32,8 +38,8 @@ RIGHT = render(Answer("B"))
 class Client:
     """What a browser does, without one."""
 
-    def __init__(self, server: PlayServer) -> None:
-        self.port, self.token = server.server_port, server.token
+    def __init__(self, port: int, token: str) -> None:
+        self.port, self.token = port, token
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, token: str | None = None, **headers: str
@@ -63,7 +69,7 @@ def serving(game: Game) -> Iterator[Client]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield Client(server)
+        yield Client(server.server_port, server.token)
     finally:
         server.shutdown()
         server.server_close()
@@ -351,6 +357,33 @@ def test_what_cannot_be_used_is_told(
     assert main(["--preset", "micro", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert Path("notes.txt").read_text(encoding="utf-8") == "my notes\n"
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pixel_env.play",
+        "--preset",
+        "micro",
+        "--tasks",
+        "search",
+        "--out",
+        "played.jsonl",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=SAME_CODE) as played:
+        assert played.stdout is not None
+        found = re.fullmatch(r"Open http://127\.0\.0\.1:(\d+)/([\w-]{22})/\n", played.stdout.readline())
+        assert found is not None
+        client = Client(int(found[1]), found[2])
+        state = client.state()
+        assert state["task"]["suite"] == "search" and state["out"] == "played.jsonl"
+        client.post("step", episode=1, turn=0, action=RIGHT)
+        played.send_signal(signal.SIGINT)
+        assert "played.jsonl: 1 episode\n" in played.stdout.read()
+    assert played.returncode == 0
+    (kept,) = load_jsonl(tmp_path / "played.jsonl")
+    assert replay(kept) == kept and kept.env_id == "PixelReason-Mixed-v0"
 
 
 def test_a_port_that_is_taken_is_told(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

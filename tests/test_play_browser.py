@@ -141,6 +141,45 @@ def test_what_the_server_refuses_is_shown_and_nothing_is_lost(browser: Browser, 
     assert written(browser) == "my turn"
 
 
+def test_an_unfinished_episode_is_left_on_purpose_only(browser: Browser, tmp_path: Path) -> None:
+    with serving(made_of(tmp_path / "x.jsonl", image_task(), image_task(task_id="other"))) as client:
+        opened(browser, client)
+        browser.run("at('task').focus()")
+        browser.type("other")
+        browser.press("Enter", "\r")  # nothing was done yet, so nothing is asked
+        browser.wait("!busy && state.episode === 2")
+        assert browser.run("state.task.id") == "other"
+        browser.run("at('action').focus()")
+        browser.type("hm")
+        sent(browser, 1)
+        browser.run("window.asked = 0; window.confirm = () => { asked += 1; return false; }")
+        browser.click("#new button")
+        assert browser.run("asked === 1 && state.episode === 2")
+        browser.run("window.confirm = () => true; at('task').value = 'none such'")
+        browser.click("#new button")
+        browser.wait("!busy && !at('error').hidden")
+        assert "none such" in browser.run("at('error').textContent") and browser.run("state.episode") == 2
+        browser.run("at('task').value = '0'")
+        browser.click("#new button")
+        browser.wait("!busy && state.episode === 3")
+        assert browser.run("state.task.id === 'image-0' && at('error').hidden")
+
+
+def test_an_episode_that_was_not_written_can_be_saved_again(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "played.jsonl"
+    out.mkdir()
+    with serving(made_of(out, image_task())) as client:
+        opened(browser, client)
+        browser.press("b", "b")
+        sent(browser, 1)
+        assert "Not saved:" in browser.run("at('result').innerText")
+        out.rmdir()
+        browser.click("#result button")
+        browser.wait("!busy && state.saved")
+        assert f"Saved in {out}" in browser.run("at('result').innerText")
+    assert len(load_jsonl(out)) == 1
+
+
 def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
     task = dataclasses.replace(
         image_task(), question=HOSTILE, choices=(HOSTILE, "blue"), task_id=HOSTILE, suite="search"
