@@ -10,6 +10,7 @@ import matplotlib
 from transformers import TrainerCallback
 
 from pixel_env.evaluation import Report, evaluate, paired_difference
+from pixel_env.metrics import PANELS
 from pixel_env.trajectory import Trajectory
 
 matplotlib.use("Agg")
@@ -17,24 +18,6 @@ import matplotlib.pyplot as plt
 
 TITLES = {"base": "base", "warm_start": "warm start", "rl": "RL"}
 """Evaluated model: its name in the report, in order of training."""
-
-PANELS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "Warm start: loss": ("warm_start", ("loss",)),
-    "Warm start: token accuracy": ("warm_start", ("mean_token_accuracy",)),
-    "RL: reward": ("rl", ("reward", "correctness")),
-    "RL: correctness with and without operations": ("rl", ("correctness_pixel", "correctness_textual")),
-    "RL: curiosity and penalty": ("rl", ("curiosity", "operation_penalty")),
-    "RL: rate of pixel-space reasoning": ("rl", ("rapr", "rapr_needed")),
-    "RL: operations a rollout": ("rl", ("operations", "operation_errors")),
-    "RL: operations that fail, and are repaired": ("rl", ("operation_error_rate", "repair_rate")),
-    "RL: share of the evidence in what was looked at": ("rl", ("cue_coverage",)),
-    "RL: what goes wrong": ("rl", ("malformed_rate", "truncation_rate", "cut_rate", "broken_rate")),
-    "RL: uniform groups": ("rl", ("uniform_groups",)),
-    "RL: entropy": ("rl", ("entropy",)),
-    "RL: rollouts a second": ("rl", ("rollouts_per_second",)),
-    "RL: tokens a second": ("rl", ("tokens_per_second",)),
-}
-"""Title of a panel: the stage and the metrics drawn in it, those that were logged."""
 
 
 class MetricsLog(TrainerCallback):
@@ -50,23 +33,6 @@ class MetricsLog(TrainerCallback):
             row = {"stage": self._stage, "step": state.global_step, "time": round(time.time(), 1)} | logs
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file of `MetricsLog`; of steps that were done twice, because the run was killed, the later row counts.
-
-    A last line that a kill cut short is left out.
-    """
-    rows: dict[tuple[str, int, bool], dict[str, Any]] = {}
-    if not Path(path).exists():
-        return []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["stage"], row["step"], "train_runtime" in row] = row
-    return sorted(rows.values(), key=lambda row: (row["stage"], row["step"]))
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], reports: Mapping[str, Report], path: str | Path) -> None:

@@ -246,8 +246,9 @@ class Run:
     def report(self, evaluations: "dict[str, list[Trajectory]]") -> None:
         """Write report.md and curves.png and print the table of scores."""
         from agents.demonstrations import kinds
-        from agents.report import curves, markdown, read_metrics
+        from agents.report import curves, markdown
         from pixel_env.evaluation import evaluate
+        from pixel_env.metrics import read_metrics
         from pixel_env.trajectory import load_jsonl
 
         config = json.loads((self.out / "config.json").read_text(encoding="utf-8"))

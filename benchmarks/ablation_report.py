@@ -10,12 +10,12 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from agents.report import read_metrics
 from benchmarks.ablation_cells import PAPERS, ROWS, Cell
 from benchmarks.failure_modes import OUTCOMES, Reading, read
 from benchmarks.learning_trap import LINES, curves
 from benchmarks.seed_bootstrap import crossed_bootstrap, differences, table
 from benchmarks.table1 import COLUMNS, QUOTED, SOURCE, STAND_INS
+from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import load_jsonl
 
 Readings = Mapping[str, Mapping[int, Sequence[Reading]]]

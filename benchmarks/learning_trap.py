@@ -4,16 +4,13 @@ The trap (arXiv 2505.15966v3, section 4): while operations are used badly they c
 before they are learned.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import matplotlib
 
-from agents.report import read_metrics
 from benchmarks.ablation_cells import ROWS
+from pixel_env.metrics import Curve, curve, numbers, read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -52,9 +49,6 @@ OBSERVED = (
 WINDOW = 5
 """Steps of the running mean."""
 
-Curve = dict[str, list[float | None]]
-"""Lists of one length: "step", and "mean", "low", "high" over the runs; None where nothing was logged."""
-
 
 def curves(folders: Sequence[Path]) -> dict[str, Curve]:
     """Return the curve of each metric over runs that differ in their seed.
@@ -66,38 +60,12 @@ def curves(folders: Sequence[Path]) -> dict[str, Curve]:
         Of each metric its running mean over `WINDOW` steps: mean, least and most of the runs. A step in which it means
         nothing (no operation was called) is left out of the running mean.
     """
-    logged = [[row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "rl"] for folder in folders]
-    steps = sorted({row["step"] for rows in logged for row in rows if "train_runtime" not in row})
-    found = {}
-    for name in PANELS.values():
-        runs = [running_mean([_at(rows, name).get(step, math.nan) for step in steps]) for rows in logged]
-        found[name] = _over_runs(steps, runs)
-    return found
+    logged = [read_metrics(folder / "metrics.jsonl") for folder in folders]
+    return {name: _rounded(curve(logged, "rl", name, WINDOW)) for name in PANELS.values()}
 
 
-def _at(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
-    return {row["step"]: row[name] for row in rows if name in row}
-
-
-def running_mean(values: Sequence[float]) -> list[float]:
-    """Return the mean of the last `WINDOW` values at each place, those that are not numbers left out.
-
-    >>> running_mean([1.0, float("nan"), 3.0])
-    [1.0, 1.0, 2.0]
-    """
-    means = []
-    for place in range(len(values)):
-        part = [value for value in values[max(0, place - WINDOW + 1) : place + 1] if not math.isnan(value)]
-        means.append(fmean(part) if part else math.nan)
-    return means
-
-
-def _over_runs(steps: Sequence[int], runs: Sequence[Sequence[float]]) -> Curve:
-    columns = [[value for value in column if not math.isnan(value)] for column in zip(*runs, strict=True)]
-    curve: Curve = {"step": list(steps)}
-    for name, of in (("mean", fmean), ("low", min), ("high", max)):
-        curve[name] = [round(of(column), 5) if column else None for column in columns]
-    return curve
+def _rounded(found: Curve) -> Curve:
+    return {key: [None if value is None else round(value, 5) for value in values] for key, values in found.items()}
 
 
 def draw(rows: Mapping[str, Mapping[str, Curve]], path: str | Path) -> None:
@@ -111,9 +79,9 @@ def draw(rows: Mapping[str, Mapping[str, Curve]], path: str | Path) -> None:
     for axis, (title, name) in zip(axes.flat, PANELS.items(), strict=False):
         for row, (colour, style) in LINES.items():
             if row in rows and any(value is not None for value in rows[row][name]["mean"]):
-                curve = {key: _numbers(values) for key, values in rows[row][name].items()}
-                axis.plot(curve["step"], curve["mean"], color=colour, linestyle=style, label=ROWS[row].title)
-                axis.fill_between(curve["step"], curve["low"], curve["high"], color=colour, alpha=0.12, linewidth=0)
+                found = {key: numbers(values) for key, values in rows[row][name].items()}
+                axis.plot(found["step"], found["mean"], color=colour, linestyle=style, label=ROWS[row].title)
+                axis.fill_between(found["step"], found["low"], found["high"], color=colour, alpha=0.12, linewidth=0)
         axis.set(title=title, xlabel="step of RL")
         axis.grid(alpha=0.3)
     legend = axes.flat[-1]
@@ -125,7 +93,3 @@ def draw(rows: Mapping[str, Mapping[str, Curve]], path: str | Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]

@@ -15,9 +15,10 @@ from typing import Any
 
 import matplotlib
 
-from agents.report import TITLES, read_metrics
+from agents.report import TITLES
 from benchmarks.provenance import RESULTS, commit
 from pixel_env.evaluation import evaluate, paired_difference
+from pixel_env.metrics import read_metrics, running_mean
 from pixel_env.trajectory import Trajectory, load_jsonl
 
 matplotlib.use("Agg")
@@ -97,11 +98,8 @@ def draw(runs: dict[str, Path], path: Path) -> None:
         for number, (label, folder) in enumerate(runs.items()):
             rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "rl" and name in row]
             steps, values = [row["step"] for row in rows], [row[name] for row in rows]
-            means = [
-                sum(part) / len(part) for part in (values[max(0, k - WINDOW + 1) : k + 1] for k in range(len(values)))
-            ]
             axis.plot(steps, values, color=f"C{number}", alpha=0.25)
-            axis.plot(steps, means, color=f"C{number}", label=label)
+            axis.plot(steps, running_mean(values, WINDOW), color=f"C{number}", label=label)
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
     axes.flat[0].legend()

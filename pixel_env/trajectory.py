@@ -71,7 +71,7 @@ class Trajectory:
         num_operations: operations called, failed ones included.
         num_errors: operations that failed.
         cue_coverage: share of the evidence that the operations showed, see `cue_coverage`; None if unknown.
-        kind: what it is for: "rollout", or the kind of a demonstration.
+        kind: what it is for: "rollout", "human" (of `pixel_env.play`), or the kind of a demonstration.
         error: why the episode broke off (a file that cannot be decoded, a policy that failed), else None. With an
             error, `correct` and `score` mean nothing.
         scored: the task has answers; without any, `correct` and `score` mean nothing.

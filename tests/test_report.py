@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.report import curves, markdown, read_metrics
+from agents.report import curves, markdown
 from pixel_env.evaluation import evaluate, paired_difference
 from pixel_env.policies import DirectPolicy, OraclePolicy
 from pixel_env.rollout import Policy, rollout
@@ -35,20 +35,6 @@ def test_tables_hold_the_numbers_of_the_evaluation(evaluations: dict[str, list[T
 
 def test_one_evaluation_has_no_differences(evaluations: dict[str, list[Trajectory]]) -> None:
     assert "Differences" not in markdown({"base": evaluations["base"]}, command="", facts={})
-
-
-def test_of_steps_done_twice_the_later_counts(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
-    path.write_text(
-        '{"stage": "rl", "step": 1, "reward": 0.1}\n'
-        '{"stage": "rl", "step": 2, "reward": 0.2}\n'
-        '{"stage": "rl", "step": 3, "rew\n'  # killed here, continued from step 1
-        '{"stage": "rl", "step": 2, "reward": 0.3}\n'
-        '{"stage": "rl", "step": 2, "train_runtime": 9.0}\n'
-    )
-    rows = read_metrics(path)
-    assert [row.get("reward") for row in rows] == [0.1, 0.3, None]
 
 
 def test_curves_are_drawn_of_whatever_was_logged(evaluations: dict[str, list[Trajectory]], tmp_path: Path) -> None:
