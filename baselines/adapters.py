@@ -109,7 +109,7 @@ class Adapter(gym.Wrapper[Arrays, Any, Observation, str], RecordConstructorArgs)
 
     def __init__(
         self, env: gym.Env[Observation, str], answers: Sequence[str] | None, side: int, looks: tuple[str, ...]
-    ):
+    ) -> None:
         RecordConstructorArgs.__init__(self, answers=None if answers is None else list(answers), side=side)
         gym.Wrapper.__init__(self, env)
         bare = env.unwrapped

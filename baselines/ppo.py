@@ -3,7 +3,7 @@
     python baselines/ppo.py                          # the easiest level of search, two cores
     python baselines/ppo.py --resume                 # go on with the newest run after a stop or a kill
     python baselines/ppo.py --actions box --no-curiosity --seed 1
-    python baselines/ppo.py --suite search clip --levels 1 2 --envs 16 --processes
+    python baselines/ppo.py --suite search clip --levels 1 2 --envs 16
     tensorboard --logdir runs                        # accuracy, operations and the terms of the reward
 
 PPO is that of Stable-Baselines3; ours are the adapter, the network and what is measured. Tasks of training seldom come
@@ -69,11 +69,10 @@ def adapted(env: gym.Env[Any, str], settings: Settings) -> Adapter:
 
 
 def vectorised(settings: Settings) -> "VecEnv":
-    """Return all environments of a run side by side."""
-    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+    """Return all environments of a run, stepped one after another in this process."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
 
-    makers = [lambda: training_env(settings)] * settings.envs
-    return SubprocVecEnv(makers) if settings.processes else DummyVecEnv(makers)
+    return DummyVecEnv([lambda: training_env(settings)] * settings.envs)
 
 
 def new_model(settings: Settings, env: "VecEnv", out: Path) -> "PPO":
@@ -100,9 +99,10 @@ def new_model(settings: Settings, env: "VecEnv", out: Path) -> "PPO":
         tensorboard_log=str(out / "tensorboard"),
         seed=run_seed(settings, 0),
     )
-    # The fit of the choices, the last features, goes straight to their letters; all other weights start from zero.
+    # The fit of the choices, the last features, goes straight to their letters; all else starts from zero.
     corners = 4 if settings.actions == "box" else 0
     with torch.no_grad():
+        model.policy.action_net.bias.zero_()
         weight = model.policy.action_net.weight.zero_()
         for place, answer in enumerate(env.get_attr("answers")[0]):
             if (choice := choice_of(answer)) >= 0:
@@ -151,7 +151,7 @@ class Run:
         saved = sorted(self.checkpoints.glob("*.zip"))  # names have leading zeros
         if saved:
             done = int(saved[-1].stem)
-            model = PPO.load(saved[-1], env=env, device="auto", seed=run_seed(s, done))
+            model = PPO.load(saved[-1], env=env, seed=run_seed(s, done))
         else:
             model = new_model(s, env, self.out)
         log = TrainingLog(self.checkpoints, s.save_steps, s.steps)
@@ -171,7 +171,7 @@ class Run:
             observation, _ = env.reset(options={"task": task})
             over = False
             while not over:
-                action, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
+                action, _ = model.predict(observation, deterministic=True)
                 observation, _, terminated, truncated, _ = env.step(action)
                 over = terminated or truncated
         env.close()

@@ -30,7 +30,6 @@ class Settings:
     curiosity: bool
     steps: int
     envs: int
-    processes: bool
     learning_rate: float
     entropy: float
     save_steps: int
@@ -92,7 +91,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     add("--steps", type=int, default=150_000, help="turns to train on, of all environments together (%(default)s)")
     add("--envs", type=int, default=8, help="environments side by side (%(default)s)")
-    add("--processes", action="store_true", help="each environment in a process of its own, for many cores")
     add("--learning-rate", type=float, default=5e-4, help="of Adam (%(default)s)")
     add("--entropy", type=float, default=0.01, help="weight of the entropy bonus (%(default)s)")
     add("--save-steps", type=int, default=10_000, help="turns between checkpoints: what a kill can cost (%(default)s)")
@@ -135,7 +133,8 @@ def save(settings: Settings, out: Path, facts: dict[str, Any]) -> None:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**read)
 
 
 def _check(settings: Settings) -> None:

@@ -124,9 +124,8 @@ def test_at_first_only_the_fit_of_the_choices_counts(actions: str, corners: int,
         outputs = model.policy.action_net(features)
     assert features.shape == (2, 128 + 6 + 4)  # type: ignore[union-attr]
     assert torch.equal(features[:, 128:134], torch.tensor([[0.0, 0, 1, 1, 0, 1]] * 2))  # type: ignore[index]
-    bias = model.policy.action_net.bias
-    assert torch.allclose(outputs[:, corners : corners + 4], features[:, -4:] + bias[corners : corners + 4])  # type: ignore[index]
-    assert torch.allclose(outputs[:, corners + 4 :], bias[corners + 4 :].expand(2, -1))
+    assert torch.equal(outputs[:, corners : corners + 4], features[:, -4:])  # type: ignore[index]
+    assert not outputs[:, corners + 4 :].any() and not outputs[:, :corners].any()
     env.close()
 
 
