@@ -75,7 +75,7 @@ class Place:
     frame: int | None = None
 
 
-class Adapter(gym.Wrapper[Arrays, Any, Observation, str], RecordConstructorArgs):
+class Adapter(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """What both kinds of actions share; not made by itself.
 
     The observation is a dict of

@@ -43,6 +43,7 @@ class QuestionGuidedCNN(BaseFeaturesExtractor):
             nn.ReLU(),
         )
         self.embedding = nn.Linear(NUMBERS, channels, bias=False)  # of one-hot words, which is what arrives here
+        nn.init.normal_(self.embedding.weight)  # as an nn.Embedding; that of nn.Linear shrinks with the vocabulary
         self.query = nn.Linear(QUESTION_WORDS * channels, heads * channels)
         self.choice = nn.Linear(CHOICE_WORDS * channels, channels)
         self.joined = nn.Sequential(nn.Linear(2 * heads * channels + 2 * heads + 6, width), nn.ReLU())

@@ -29,7 +29,7 @@ from baselines.ppo_settings import ROLLOUT, Settings, UsageError, parse, save
 from pixel_env import PixelReasonEnv
 from pixel_env.evaluation import evaluate, paired_difference
 from pixel_env.policies import DirectPolicy, RandomPolicy
-from pixel_env.rollout import rollout
+from pixel_env.rollout import Policy, rollout
 from pixel_env.trajectory import Trajectory, load_jsonl
 from pixel_env.wrappers import CuriosityReward, OperationPenalty, RecordTrajectories
 
@@ -181,7 +181,7 @@ class Run:
     def guessed(self) -> dict[str, list[Trajectory]]:
         """Return what policies that see nothing make of the same tasks."""
         s = self.settings
-        policies = {"direct": DirectPolicy(s.seed), "random": RandomPolicy(s.seed)}
+        policies: dict[str, Policy] = {"direct": DirectPolicy(s.seed), "random": RandomPolicy(s.seed)}
         indices = range(s.test_tasks)
         return {
             name: rollout(policy, ENV_ID, indices, progress=False, **s.env_kwargs("test"))

@@ -68,6 +68,7 @@ class TrainingLog(BaseCallback):
         self._figures.clear()
 
     def _on_training_end(self) -> None:
+        self.logger.dump(self.model.num_timesteps)  # what the last update logged
         self._bar.close()
 
     def save(self) -> None:
