@@ -161,7 +161,7 @@ def test_it_learns_which_choice_names_the_colour_that_it_sees(tmp_path: Path) ->
 
     chosen = settings("--envs", "4", "--learning-rate", "2e-3")
     model = new_model(chosen, DummyVecEnv([make] * 4), tmp_path)
-    model.learn(4096)
+    model.learn(5120)
     env = make()
     right = []
     for index in range(len(PLAIN)):
