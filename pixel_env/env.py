@@ -172,8 +172,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         """
         one_of("preset", preset, tuple(PRESETS))
         procedural = _procedural(suite, split, difficulty, preset)
-        self._media = {MEDIA[name] for name in procedural.suites}
-        self.tasks = procedural if tasks is None else _checked(tasks, self._media)
+        self.media = {MEDIA[name] for name in procedural.suites}
+        self.tasks = procedural if tasks is None else _checked(tasks, self.media)
         self.view_settings = ViewSettings(
             view_pixels=PRESETS[preset][0] if view_pixels is None else view_pixels,
             crop_pixels=PRESETS[preset][1] if crop_pixels is None else crop_pixels,
@@ -220,9 +220,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         """Begin an episode with a drawn task, or with ``options={"task": index_or_id}``."""
         super().reset(seed=seed)
         task = self.tasks[self._task_index(options or {})]
-        if task.media.kind not in self._media:
+        if task.media.kind not in self.media:
             raise ValueError(
-                f"expected a task about {' or '.join(sorted(self._media))}, got {task.task_id!r} about "
+                f"expected a task about {' or '.join(sorted(self.media))}, got {task.task_id!r} about "
                 f"{task.media.kind}; PixelReason-Mixed-v0 takes both"
             )
         views = self.protocol.first_views(task.media, self.view_settings)

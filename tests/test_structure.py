@@ -38,8 +38,9 @@ def test_no_module_is_a_drawer(path: Path) -> None:
     assert not {part.removesuffix(".py") for part in path.parts} & {"utils", "helpers", "common", "misc"}
 
 
-def test_importing_the_environment_imports_no_torch() -> None:
-    code = "import sys, pixel_env; print(sorted({'torch', 'transformers', 'trl', 'decord'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["pixel_env", "baselines.ppo"])  # the command tells mistakes before torch is loaded
+def test_importing_the_environment_imports_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'trl', 'decord'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
 

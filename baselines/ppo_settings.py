@@ -1,0 +1,172 @@
+"""What a run of PPO depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pixel_env.settings import PRESETS
+from pixel_env.tasks import LEVELS, SUITES
+
+RUNS = Path("runs")
+ROLLOUT = 128
+"""Turns that each environment plays between two updates."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on; written to its config.json. The command line explains each."""
+
+    suite: tuple[str, ...]
+    levels: tuple[int, ...]
+    preset: str
+    actions: Literal["pyramid", "box"]
+    side: int
+    max_turns: int
+    curiosity: bool
+    steps: int
+    envs: int
+    learning_rate: float
+    entropy: float
+    save_steps: int
+    test_tasks: int
+    seed: int
+
+    def env_kwargs(self, split: str) -> dict[str, Any]:
+        """Keyword arguments of the environment for the tasks of a split."""
+        return {
+            "suite": list(self.suite),
+            "difficulty": list(self.levels),
+            "split": split,
+            "preset": self.preset,
+            "max_turns": self.max_turns,
+        }
+
+
+class UsageError(Exception):
+    """What the caller has to change; told in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, so that all mistakes leave by the same door."""
+        raise UsageError(f"{message} (--help lists all options)")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the command line; `description` is a title and, after an empty line, examples."""
+    title, _, rest = description.partition("\n\n")
+    main = Parser(
+        prog="ppo.py",
+        usage="python baselines/ppo.py [options]",
+        description=title,
+        epilog=f"examples:\n{rest}",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=120),
+        allow_abbrev=False,
+    )
+    add = main.add_argument
+    suites = tuple(SUITES)
+    add("--suite", nargs="+", choices=suites, default=("search",), help="suites, mixed (search)")
+    add("--levels", nargs="+", type=int, choices=LEVELS, default=(1,), help="difficulties from 1 to 3, mixed (1)")
+    add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
+    add(
+        "--actions",
+        choices=("pyramid", "box"),
+        default="pyramid",
+        help="discrete steps in a pyramid of boxes, or the corners of a box (%(default)s)",
+    )
+    add("--side", type=int, default=112, help="of the picture that the network sees, in pixels (%(default)s)")
+    add("--max-turns", type=int, default=5, help="turns in an episode (%(default)s)")
+    add(
+        "--no-curiosity",
+        dest="curiosity",
+        action="store_false",
+        help="no bonus for episodes that look while few do; the price of more than one operation stays",
+    )
+    add("--steps", type=int, default=150_000, help="turns to train on, of all environments together (%(default)s)")
+    add("--envs", type=int, default=8, help="environments side by side (%(default)s)")
+    add("--learning-rate", type=float, default=5e-4, help="of Adam (%(default)s)")
+    add("--entropy", type=float, default=0.01, help="weight of the entropy bonus (%(default)s)")
+    add("--save-steps", type=int, default=10_000, help="turns between checkpoints: what a kill can cost (%(default)s)")
+    add("--test-tasks", type=int, default=400, help="test tasks, played greedily at the end (%(default)s)")
+    add("--seed", type=int, default=0, help="of tasks, weights and sampling (%(default)s)")
+    add("--out", type=Path, help="run folder (runs/ppo-DATE-TIME)")
+    add(
+        "--resume", action="store_true", help="continue the run in --out, or the newest in runs/, with its own settings"
+    )
+    return main
+
+
+def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
+    """Read the command line; returns the settings, the run folder, and whether it is continued.
+
+    Raises:
+        UsageError: anything that would make the run fail later and can be seen now.
+    """
+    arguments = vars(parser(description).parse_args(argv))
+    out, resume = arguments.pop("out"), arguments.pop("resume")
+    if resume:
+        given = [word for word in argv if word.startswith("--") and not word.startswith(("--out", "--resume"))]
+        if given:
+            raise UsageError(f"--resume takes all settings from the run; drop {' '.join(given)}")
+        out = out or _newest_run()
+        return _saved_settings(out), out, True
+    settings = _settings(arguments)
+    _check(settings)
+    out = out or RUNS / time.strftime("ppo-%Y%m%d-%H%M%S")
+    if (out / "config.json").exists():
+        raise UsageError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
+    return settings, out, False
+
+
+def save(settings: Settings, out: Path, facts: dict[str, Any]) -> None:
+    """Write config.json with further facts; a kill leaves no half of it."""
+    part = out / "config.json.part"
+    part.write_text(json.dumps({"settings": dataclasses.asdict(settings), **facts}, indent=2), encoding="utf-8")
+    part.replace(out / "config.json")
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**read)
+
+
+def _check(settings: Settings) -> None:
+    lowest = {
+        "side": 36,
+        "max_turns": 1,
+        "steps": 1,
+        "envs": 1,
+        "save_steps": 1,
+        "test_tasks": 1,
+        "entropy": 0,
+        "seed": 0,
+    }
+    for name, low in lowest.items():
+        if not getattr(settings, name) >= low:
+            raise UsageError(f"expected --{name.replace('_', '-')} of at least {low}, got {getattr(settings, name)}")
+    if not settings.learning_rate > 0:
+        raise UsageError(f"expected --learning-rate above 0, got {settings.learning_rate}")
+
+
+def _newest_run() -> Path:
+    runs = sorted(RUNS.glob("ppo-*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UsageError(f"there is no run to resume in {RUNS.resolve()}; give its folder with --out")
+    return runs[-1].parent
+
+
+def _saved_settings(out: Path) -> Settings:
+    path = out / "config.json"
+    try:
+        return _settings(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except FileNotFoundError:
+        raise UsageError(f"there is no run to resume in {out}: {path} does not exist") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not the configuration of a run: {error}") from None
