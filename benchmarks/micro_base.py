@@ -35,6 +35,8 @@ Prompt = tuple[list[int], list[np.ndarray]]
 LEVELS = (1, 2)
 SKILLS = {"read": "characters in close-ups", "string": "strings in close-ups", "tally": "dots in close-ups"}
 """Skill of `closeups`: its name in the table."""
+NO_SHARES = ("loss", "sides")
+"""What is logged and is no share: the loss, and by how many pixels the sides of boxes are off."""
 CANDIDATES = ((1, 4), (5, 8))
 """Fewest and most things in a view in which one is to be found."""
 
@@ -210,20 +212,27 @@ def curves(log: Sequence[dict[str, Any]]) -> Curves:
 
 
 def draw(found: Curves, path: Path) -> None:
-    """One axis a skill, the last stage's only: the earlier ones train other parts on other measures."""
-    skills = list(found.values())[-1]
+    """One axis a skill; the stages follow each other, each in a colour of its own."""
+    skills = list(dict.fromkeys(name for stage in found.values() for name in stage))
     rows = -(-len(skills) // 5)
     figure, axes = plt.subplots(rows, 5, figsize=(15, 2.2 * rows), sharex=True, squeeze=False)
+    of = dict(zip(skills, axes.flat, strict=False))
     for axis in axes.flat[len(skills) :]:
         axis.set_axis_off()
-    for axis, (name, points) in zip(axes.flat, skills.items(), strict=False):
-        axis.plot(*zip(*points, strict=True))
+    before = 0
+    for number, (stage, measured) in enumerate(found.items()):
+        for name, points in measured.items():
+            steps, values = zip(*points, strict=True)
+            of[name].plot([before + step for step in steps], values, f"C{number}", label=stage)
+        before += max(points[-1][0] for points in measured.values())
+    for name, axis in of.items():
         axis.set_title(name, fontsize=9)
-        axis.set_ylim(0, None if name == "loss" else 1)
+        axis.set_ylim(0, None if name in NO_SHARES else 1)
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
     figure.supxlabel("step", fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
