@@ -212,10 +212,12 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
     kind = rng.random()
     if directions and kind < 0.25:
         return micro_sheets.relation_drill(rng, directions, middle)
-    if sides == SIDES and kind < 0.55:  # once all ends are asked for, those of real pictures too, and all questions
-        drawn = (IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))] for _ in itertools.count())
-        ask = micro_lessons.places_lesson if kind < 0.4 else micro_lessons.view_lesson
-        return next(filter(None, (ask(rng, task) for task in drawn)))
+    # Real pictures, in the words of the suites too, once all that their questions compare is asked for.
+    drawn = (IMAGE_TASKS[int(rng.integers(len(IMAGE_TASKS)))] for _ in itertools.count())
+    if sides == SIDES and kind < 0.4:
+        return next(filter(None, (micro_lessons.places_lesson(rng, task) for task in drawn)))
+    if directions == RELATIONS and kind < 0.55:
+        return next(filter(None, (micro_lessons.view_lesson(rng, task) for task in drawn)))
     if kind < 0.65:
         return micro_sheets.end_drill(rng, sides)
     if kind < 0.75:

@@ -1,6 +1,7 @@
 """Play episodes by hand in the browser: `python -m pixel_env.play`, then open the address that it prints."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,4 +119,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop ends like Ctrl+C
     sys.exit(main())
