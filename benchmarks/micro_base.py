@@ -219,7 +219,7 @@ def draw(found: Curves, path: Path) -> None:
     of = dict(zip(skills, axes.flat, strict=False))
     for axis in axes.flat[len(skills) :]:
         axis.set_axis_off()
-    before = 0
+    before = 0.0
     for number, (stage, measured) in enumerate(found.items()):
         for name, points in measured.items():
             steps, values = zip(*points, strict=True)
