@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.players import PolicySpec, read_policy
-from agents.run_settings import Parser, UsageError
+from pixel_env.command_line import Parser, UsageError, parser_of
 from pixel_env.prompts import COORDINATES
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import FORMATS, LEVELS, SUITES
@@ -63,16 +63,10 @@ class Settings:
         return fixed | {"teacher": self.teacher_spec and self.teacher_spec.name}
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str) -> Parser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
-    title, _, examples = description.partition("\n\n")
-    main = Parser(
-        prog="make_demonstrations.py",
-        usage="python agents/make_demonstrations.py --tasks TASKS ... --teacher MODEL@BASE_URL [options]",
-        description=title,
-        epilog=f"examples:\n{examples}",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120),
-        allow_abbrev=False,
+    main = parser_of(
+        "agents/make_demonstrations.py", "--tasks TASKS ... --teacher MODEL@BASE_URL [options]", description
     )
     _add_seeds(main.add_argument_group("seeds"))
     _add_teacher(main.add_argument_group("demonstrations with operations"))

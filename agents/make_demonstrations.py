@@ -32,9 +32,9 @@ from agents.journal import append, complete_lines, replace_text
 from agents.message_files import write_message_lists
 from agents.outcomes import Record
 from agents.players import Decoding, open_player, read_policy
-from agents.run_settings import UsageError
 from agents.taught import Stage, teach
 from agents.textual import Sampling, sample
+from pixel_env.command_line import UsageError, ending
 from pixel_env.tasks import SUITES
 from pixel_env.trajectory import save_jsonl
 
@@ -202,21 +202,15 @@ def _at_a_glance(stage: Stage, index: int) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out = None
-    try:
+    with ending("make_demonstrations.py") as end:
         description = (__doc__ or "").partition("\n\nLeaves")[0]
         settings, out = parse(sys.argv[1:] if argv is None else argv, description)
+        end.go_on = f"go on with the same command and --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
         run.prepare()
         run.execute()
-    except UsageError as error:
-        print(f"make_demonstrations.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with the same command and --out {out}", file=sys.stderr)
-        return 130
-    return 0
+    return end.code
 
 
 if __name__ == "__main__":

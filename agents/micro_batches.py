@@ -204,7 +204,7 @@ def talking_batch(seed: int, count: int, done: float) -> list[list[Lesson]]:
 
 
 def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
-    """A drill on places or counts, by the share that lies behind, or in three of ten another, forgotten without."""
+    """A drill on places or counts, by the share that lies behind, or in one of four another, forgotten without."""
     sides = next((sides for until, sides in SIDES_LEARNED if share < until), SIDES)
     directions, middle = next(
         ((some, middle) for until, some, middle in RELATIONS_LEARNED if share < until), (RELATIONS, 0.2)

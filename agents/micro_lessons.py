@@ -385,13 +385,12 @@ def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
     found = shuffled(rng, ends(shot))
     if not found:
         return None
-    said = [(place, f"the {place} is the {thing.name}") for place, thing in found]
-    turns = [(f"Which: {', '.join(place for place, _ in said)}.", ", ".join(one for _, one in said), "place")]
+    said = {place: f"the {place} is the {thing.name}" for place, thing in found}
+    turns = [(f"Which: {', '.join(said)}.", ", ".join(said.values()), "place")]
     for place, thing in found:
-        noun = "digit" if thing.text in DIGITS else "letter"
-        asked = f"Which {noun} is on the {place}?" if len(thing.text) == 1 else f"What is written in the {place}?"
+        asked, _ = read(rng, replace(thing, name=place))
         small = pick(rng, _SMALL).format(f"The {thing.name}")
-        turns.append((f"{asked}\n{pick(rng, _MORE)}", f"{sentence(dict(said)[place])} {small}", "place"))
+        turns.append((f"{asked}\n{pick(rng, _MORE)}", f"{sentence(said[place])} {small}", "place"))
         turns.append((*by_place(rng, place, thing), "place"))
     return about(shot, shuffled(rng, turns)[:4])
 

@@ -75,7 +75,7 @@ def view_questions(rng: np.random.Generator, things: Sequence[Thing], margin: fl
         for kind in kinds:
             why = counted([t.name for t in in_rows(things, FACTOR)], [f"{kind}s"])
             found.append((worded(f"How many {kind}s are there?", ()), boxed(why, why.rpartition(" ")[2])))
-    if 0 < len(some := sorted(panels(things), key=lambda t: t.box[1])) <= MOST_NAMED:
+    if 0 < len(some := panels(things)) <= MOST_NAMED:
         why = counted([shown_name(t) for t in some], ["panels"])
         found.append((worded("How many panels are on the page?", ()), boxed(why, str(len(some)))))
     return shuffled(rng, found)

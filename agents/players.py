@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from agents.run_settings import UsageError
+from pixel_env.command_line import UsageError
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
 from pixel_env.rollout import Keep, Planned, Policy, play
 from pixel_env.tasks import TaskSet

@@ -105,8 +105,9 @@ def facts(seen: Iterable[tuple[Canvas, Box]], question: str) -> str:
 
 
 def panels(some: Sequence[Thing]) -> list[Thing]:
-    """Those of a page's things that are panels."""
-    return [t for t in some if t.name.startswith(_BESIDE) or " panel" in t.name]
+    """Those of a page's things that are panels, the highest first."""
+    found = [t for t in some if t.name.startswith(_BESIDE) or " panel" in t.name]
+    return sorted(found, key=lambda panel: panel.box[1])
 
 
 def shown_name(thing: Thing) -> str:
@@ -246,7 +247,7 @@ def reason(task: Task) -> str:
     if found := re.fullmatch(r"Where is (the .+), seen from (the .+)\?", question):
         return seen_from(found[1], found[2], task.answers[0]) if task.answers[0] in RELATIONS else ""
     if found := re.fullmatch(r"How many (\w+ tray|\w+ object|panel)s are .+\?", question):
-        some = sorted(panels(seen), key=lambda t: t.box[1]) if found[1] == "panel" else seen
+        some = panels(seen) if found[1] == "panel" else seen
         return counted([shown_name(t) for t in some], [f"{found[1]}s"]) if len(some) <= MOST_NAMED else ""
     if found := re.fullmatch(r"Which colour is the (\w+) (object|panel|icon)\?", question):
         word, noun = found.groups()

@@ -1,12 +1,10 @@
 """What a training run depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from agents.recipes import RECIPES, by_recipe, complete
 from agents.run_tasks import (
@@ -18,6 +16,7 @@ from agents.run_tasks import (
     is_demonstrations,
     recorded_padding,
 )
+from pixel_env.command_line import Parser, UsageError, parser_of, resumed
 from pixel_env.prompts import OPERATIONS
 from pixel_env.rewards import VARIANTS
 from pixel_env.settings import PRESETS
@@ -90,29 +89,9 @@ class Settings:
         }
 
 
-class UsageError(Exception):
-    """What the caller has to change; told in one line."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise, so that all mistakes leave by the same door."""
-        raise UsageError(f"{message} (--help lists all options)")
-
-
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str) -> Parser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
-    title, _, rest = description.partition("\n\n")
-    main = Parser(
-        prog="train_vlm.py",
-        usage="python agents/train_vlm.py [options]",
-        description=title,
-        epilog=f"examples:\n{rest}",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120),
-        allow_abbrev=False,
-    )
+    main = parser_of("agents/train_vlm.py", "[options]", description)
     _add_run(main.add_argument_group("run"))
     _add_data(main.add_argument_group("data on disk, in place of generated tasks"))
     _add_training(main.add_argument_group("warm start"), main.add_argument_group("reinforcement learning"))
@@ -319,11 +298,7 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
         arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
     settings = _settings(complete(arguments, recipe))
     if resume:
-        given = [word for word in argv if word.startswith("--") and not word.startswith(("--out", "--resume"))]
-        if given:
-            raise UsageError(f"--resume takes all settings from the run; drop {' '.join(given)}")
-        out = out or _newest_run()
-        return _saved_settings(out), out, True
+        return *resumed(argv, out, RUNS, _settings), True
     _check(settings)
     out = out or RUNS / time.strftime("vlm-%Y%m%d-%H%M%S")
     if (out / "config.json").exists():
@@ -387,20 +362,3 @@ def _check_model(model: str) -> None:
     is_hub_id = model.count("/") == 1 and not folder.is_absolute() and not folder.parent.is_dir()
     if not (folder / "config.json").is_file() and not is_hub_id:
         raise UsageError(f"there is no model in {model}; expected a folder with a config.json, or an id of the Hub")
-
-
-def _newest_run() -> Path:
-    runs = sorted(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise UsageError(f"there is no run to resume in {RUNS.resolve()}; give its folder with --out")
-    return runs[-1].parent
-
-
-def _saved_settings(out: Path) -> Settings:
-    path = out / "config.json"
-    try:
-        return _settings(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except FileNotFoundError:
-        raise UsageError(f"there is no run to resume in {out}: {path} does not exist") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not the configuration of a run: {error}") from None

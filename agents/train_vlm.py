@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.run_settings import Settings, UsageError, parse
+from agents.run_settings import Settings, parse
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
+from pixel_env.command_line import UsageError, ending
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
     from transformers import TrainerCallback
@@ -301,9 +302,10 @@ def _machine() -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out, argv = None, sys.argv[1:] if argv is None else argv
-    try:
+    with ending("train_vlm.py") as end:
+        argv = sys.argv[1:] if argv is None else argv
         settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nSimplified")[0])
+        end.go_on = f"continue with --resume --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
         if "--show" in argv:
@@ -313,13 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{'continuing' if resumed else 'starting'} {out}")
         _quieten()
         run.execute()
-    except UsageError as error:
-        print(f"train_vlm.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; continue with --resume --out {out}", file=sys.stderr)
-        return 130
-    return 0
+    return end.code
 
 
 def _quieten() -> None:

@@ -25,8 +25,9 @@ import numpy as np
 from tqdm import tqdm
 
 from baselines.adapters import Adapter, BoxZoom, PyramidZoom, choice_of
-from baselines.ppo_settings import ROLLOUT, Settings, UsageError, parse, save
+from baselines.ppo_settings import ROLLOUT, Settings, parse, save
 from pixel_env import PixelReasonEnv
+from pixel_env.command_line import UsageError, ending
 from pixel_env.evaluation import evaluate, paired_difference
 from pixel_env.policies import DirectPolicy, RandomPolicy
 from pixel_env.rollout import Policy, rollout
@@ -205,20 +206,15 @@ def report(played: dict[str, list[Trajectory]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out, argv = None, sys.argv[1:] if argv is None else argv
-    try:
+    with ending("ppo.py") as end:
+        argv = sys.argv[1:] if argv is None else argv
         settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nPPO is")[0])
+        end.go_on = f"continue with --resume --out {out}"
         run = Run(settings, out)
         run.prepare()
         print(f"{'continuing' if resumed else 'starting'} {out}", flush=True)
         run.execute()
-    except UsageError as error:
-        print(f"ppo.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; continue with --resume --out {out}", file=sys.stderr)
-        return 130
-    return 0
+    return end.code
 
 
 if __name__ == "__main__":

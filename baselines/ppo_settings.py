@@ -1,18 +1,18 @@
 """What a run of PPO depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
 
-import argparse
 import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+from pixel_env.command_line import Parser, UsageError, parser_of, resumed
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
 
-RUNS = Path("runs")
+RUNS = Path("runs/ppo")  # apart from the runs of train_vlm.py, whose --resume takes the newest
 ROLLOUT = 128
 """Turns that each environment plays between two updates."""
 
@@ -47,29 +47,9 @@ class Settings:
         }
 
 
-class UsageError(Exception):
-    """What the caller has to change; told in one line."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise, so that all mistakes leave by the same door."""
-        raise UsageError(f"{message} (--help lists all options)")
-
-
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str) -> Parser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
-    title, _, rest = description.partition("\n\n")
-    main = Parser(
-        prog="ppo.py",
-        usage="python baselines/ppo.py [options]",
-        description=title,
-        epilog=f"examples:\n{rest}",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=120),
-        allow_abbrev=False,
-    )
+    main = parser_of("baselines/ppo.py", "[options]", description)
     add = main.add_argument
     suites = tuple(SUITES)
     add("--suite", nargs="+", choices=suites, default=("search",), help="suites, mixed (search)")
@@ -96,9 +76,11 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--save-steps", type=int, default=10_000, help="turns between checkpoints: what a kill can cost (%(default)s)")
     add("--test-tasks", type=int, default=400, help="test tasks, played greedily at the end (%(default)s)")
     add("--seed", type=int, default=0, help="of tasks, weights and sampling (%(default)s)")
-    add("--out", type=Path, help="run folder (runs/ppo-DATE-TIME)")
+    add("--out", type=Path, help="run folder (runs/ppo/DATE-TIME)")
     add(
-        "--resume", action="store_true", help="continue the run in --out, or the newest in runs/, with its own settings"
+        "--resume",
+        action="store_true",
+        help="continue the run in --out, or the newest in runs/ppo/, with its own settings",
     )
     return main
 
@@ -112,14 +94,10 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     arguments = vars(parser(description).parse_args(argv))
     out, resume = arguments.pop("out"), arguments.pop("resume")
     if resume:
-        given = [word for word in argv if word.startswith("--") and not word.startswith(("--out", "--resume"))]
-        if given:
-            raise UsageError(f"--resume takes all settings from the run; drop {' '.join(given)}")
-        out = out or _newest_run()
-        return _saved_settings(out), out, True
+        return *resumed(argv, out, RUNS, _settings), True
     settings = _settings(arguments)
     _check(settings)
-    out = out or RUNS / time.strftime("ppo-%Y%m%d-%H%M%S")
+    out = out or RUNS / time.strftime("%Y%m%d-%H%M%S")
     if (out / "config.json").exists():
         raise UsageError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
     return settings, out, False
@@ -153,20 +131,3 @@ def _check(settings: Settings) -> None:
             raise UsageError(f"expected --{name.replace('_', '-')} of at least {low}, got {getattr(settings, name)}")
     if not settings.learning_rate > 0:
         raise UsageError(f"expected --learning-rate above 0, got {settings.learning_rate}")
-
-
-def _newest_run() -> Path:
-    runs = sorted(RUNS.glob("ppo-*/config.json"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise UsageError(f"there is no run to resume in {RUNS.resolve()}; give its folder with --out")
-    return runs[-1].parent
-
-
-def _saved_settings(out: Path) -> Settings:
-    path = out / "config.json"
-    try:
-        return _settings(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except FileNotFoundError:
-        raise UsageError(f"there is no run to resume in {out}: {path} does not exist") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not the configuration of a run: {error}") from None

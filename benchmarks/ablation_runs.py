@@ -14,9 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from agents import run_settings
-from agents.run_settings import UsageError
 from benchmarks.ablation_cells import Cell
 from benchmarks.provenance import commit
+from pixel_env.command_line import UsageError
 
 TRAIN = Path(__file__).parents[1] / "agents" / "train_vlm.py"
 POLL = 1.0

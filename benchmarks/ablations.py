@@ -11,8 +11,6 @@ one that was at work continues from its checkpoint. Leaves ablations.json, ablat
 """
 
 import argparse
-import json
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from agents import run_settings
-from agents.run_settings import Parser, UsageError
 from benchmarks.ablation_cells import OWNED, ROWS, cells
 from benchmarks.ablation_runs import Plan, Runner
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, readable
+from pixel_env.command_line import Parser, UsageError, ending
 
 
 def report(plan: Plan, commits: Sequence[str]) -> None:
@@ -47,8 +45,7 @@ def report(plan: Plan, commits: Sequence[str]) -> None:
         "missing": missing,
         **figures,
     }
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", _on_one_line, json.dumps(written, indent=1))
-    (plan.out / "ablations.json").write_text(text + "\n", encoding="utf-8")
+    (plan.out / "ablations.json").write_text(readable(written), encoding="utf-8")
     head = [
         f"`{written['command']}`, {written['date']}, commit {', '.join(commits)}",
         f"{written['machine']['cpu']}, {written['machine']['cores']} cores",
@@ -59,10 +56,6 @@ def report(plan: Plan, commits: Sequence[str]) -> None:
     (plan.out / "ablations.md").write_text(text, encoding="utf-8")
     learning_trap.draw(figures["curves"], plan.out / "learning_trap.png")
     print(text.partition("## RaPR")[0].strip(), f"all of it: {plan.out / 'ablations.md'}", sep="\n\n")
-
-
-def _on_one_line(numbers: re.Match[str]) -> str:
-    return f"[{' '.join(numbers[1].split())}]"
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
@@ -100,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
+    with ending("ablations.py") as end:
         plan, arguments = parse(argv)
         if arguments.plan:
             print(plan.table())
@@ -108,13 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = plan.prepare(running=not arguments.report)
         failed = [] if arguments.report else Runner(plan).run()
         report(plan, kept["commits"])
-    except UsageError as error:
-        print(f"ablations.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; go on with the same command", file=sys.stderr)
-        return 130
-    return 1 if failed else 0
+        end.code = 1 if failed else 0
+    return end.code
 
 
 if __name__ == "__main__":

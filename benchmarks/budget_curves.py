@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from agents.run_settings import Parser, UsageError
 from benchmarks.result_file import Evaluation, read_evaluation
+from pixel_env.command_line import Parser, UsageError
 from pixel_env.evaluation import mean_interval
 from pixel_env.trajectory import Trajectory
 

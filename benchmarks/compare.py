@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agents.run_settings import Parser, UsageError
 from benchmarks.result_file import Evaluation, read_evaluation
+from pixel_env.command_line import Parser, UsageError
 from pixel_env.evaluation import paired_difference
 from pixel_env.trajectory import Trajectory
 

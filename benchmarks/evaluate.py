@@ -25,12 +25,12 @@ import numpy as np
 import pixel_env  # noqa: F401  (registers the ids)
 from agents.journal import append, complete_lines
 from agents.players import ENV_ID, Player, open_player, weights_digest
-from agents.run_settings import UsageError
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.fingerprint import fingerprint
 from benchmarks.measures import block, prompt_version, scores, visual_tokens
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
+from pixel_env.command_line import UsageError, ending
 from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
 from pixel_env.released_protocol import BOXES
@@ -263,21 +263,15 @@ def _errors(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    out = None
-    try:
+    with ending("evaluate.py") as end:
         description = (__doc__ or "").partition("\n\nLeaves")[0]
         settings, out, retry = parse(sys.argv[1:] if argv is None else argv, description)
+        end.go_on = f"go on with the same command and --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         result = Run(settings, out, retry).execute()
         if not result["overall"]["summary"]["episodes"]:
             raise UsageError(f"every episode broke off; why is in {out / 'result.json'}; add --retry-errors to go on")
-    except UsageError as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with the same command and --out {out}", file=sys.stderr)
-        return 130
-    return 0
+    return end.code
 
 
 if __name__ == "__main__":

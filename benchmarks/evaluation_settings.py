@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.players import SCRIPTED, Decoding, PolicySpec, read_policy
-from agents.run_settings import Parser, UsageError
+from pixel_env.command_line import Parser, UsageError, parser_of
 from pixel_env.counterfactual import COUNTERFACTUALS
 from pixel_env.prompts import COORDINATES, OPERATIONS
 from pixel_env.protocols import PROTOCOLS
@@ -102,17 +102,9 @@ RELEASED_PIXELS = {"view_pixels": VIDEO_PIXELS, "crop_pixels": CROP_CELLS[1] * C
 """What follows from the protocol unless it is given; the pixels only with the standard preset."""
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str) -> Parser:
     """Return the command line; `description` is a title and, after an empty line, examples."""
-    title, _, examples = description.partition("\n\n")
-    main = Parser(
-        prog="evaluate.py",
-        usage="python benchmarks/evaluate.py --tasks TASKS ... --policy POLICY [options]",
-        description=title,
-        epilog=f"examples:\n{examples}",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=120),
-        allow_abbrev=False,
-    )
+    main = parser_of("benchmarks/evaluate.py", "--tasks TASKS ... --policy POLICY [options]", description)
     _add_what(main.add_argument_group("what is measured"))
     _add_views(main.add_argument_group("what is shown"))
     _add_how(main.add_argument_group("how it is played"))

@@ -23,7 +23,7 @@ from agents.boxes import inside
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_lessons import Lesson, Shot, closeup_region, take, things, whole
 from agents.reasons import Thing
-from benchmarks.provenance import RESULTS, provenance
+from benchmarks.provenance import RESULTS, provenance, readable
 from pixel_env.evaluation import wilson
 from pixel_env.tasks import ProceduralTasks, Task
 from pixel_env.tasks.world import shuffled
@@ -253,7 +253,7 @@ def main() -> None:
     results = {name: [round(v, 3) for v in (i.mean, i.low, i.high)] for name, i in intervals.items()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"model": Path(arguments.model).name, "n": arguments.n, "results": results, "texts": texts}
-    arguments.out.write_text(json.dumps(written | {"curves": learned}, indent=1) + "\n")
+    arguments.out.write_text(readable(written | {"curves": learned}))
     if learned:
         draw(learned, arguments.out.with_suffix(".png"))
     print("| skill | percent, 95% |\n|---|---:|")

@@ -1,7 +1,9 @@
 """Where a number comes from: command, commit, day, machine and versions, for the head of every results file."""
 
+import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +15,22 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def readable(written: Any) -> str:
+    """JSON for a results file: indented, but a list of numbers on one line.
+
+    >>> print(readable({"a": [1, 2.5], "b": [[1, 2], [3, 4]]}), end="")
+    {
+     "a": [1, 2.5],
+     "b": [
+      [1, 2],
+      [3, 4]
+     ]
+    }
+    """
+    plain = json.dumps(written, indent=1)
+    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", plain) + "\n"
 
 
 def provenance(packages: Sequence[str]) -> dict[str, Any]:

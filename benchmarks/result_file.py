@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.run_settings import UsageError
+from pixel_env.command_line import UsageError
 from pixel_env.trajectory import Trajectory, load_jsonl
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.run_settings import Parser, UsageError
 from benchmarks import evaluate
 from benchmarks.result_file import read_result
+from pixel_env.command_line import Parser, UsageError
 from pixel_env.tasks import SUITES
 
 COLUMNS = ("V*", "TallyQA-complex", "MVBench", "InfoVQA")

@@ -13,26 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from agents.report import TITLES
 from benchmarks.provenance import RESULTS, commit
+from pixel_env import plot
 from pixel_env.evaluation import evaluate, paired_difference
-from pixel_env.metrics import read_metrics, running_mean
+from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import Trajectory, load_jsonl
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-CURVES = {
-    "correct rollouts": "correctness",
-    "RaPR": "rapr",
-    "RaPR where an operation is needed": "rapr_needed",
-    "operations a rollout": "operations",
-    "operations that fail": "operation_error_rate",
-    "curiosity": "curiosity",
-}
-"""Title of a panel: the metric in it."""
+CURVES = tuple(
+    ("rl", name) for name in ("correctness", "rapr", "rapr_needed", "operations", "operation_error_rate", "curiosity")
+)
+"""Metrics of the picture."""
 WINDOW = 5
 """Steps of the running mean that is drawn."""
 
@@ -91,23 +82,6 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def draw(runs: dict[str, Path], path: Path) -> None:
-    """Draw the curves of RL of several runs beside each other, single steps faint, running means strong."""
-    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5))
-    for axis, (title, name) in zip(axes.flat, CURVES.items(), strict=True):
-        for number, (label, folder) in enumerate(runs.items()):
-            rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "rl" and name in row]
-            steps, values = [row["step"] for row in rows], [row[name] for row in rows]
-            axis.plot(steps, values, color=f"C{number}", alpha=0.25)
-            axis.plot(steps, running_mean(values, WINDOW), color=f"C{number}", label=label)
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
-    axes.flat[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a results file."""
     text = json.dumps(content, indent=1)
@@ -131,7 +105,8 @@ def main() -> None:
         played = [evaluations(folder)["rl"] for folder in both.values()]
         content: dict[str, Any] = {name: summary(folder) for name, folder in both.items()}
         write(arguments.out / "pilots.json", content | {"with - without": difference(*played)})
-        draw(both, arguments.out / "pilots.png")
+        curves = {label: [read_metrics(folder / "metrics.jsonl")] for label, folder in both.items()}
+        plot.save(plot.draw(curves, CURVES, WINDOW), arguments.out / "pilots.png")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 SWITCHES = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
+    "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ class Browser:
         given = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (ours[0], theirs[1])]
         self._pid = os.posix_spawn(
             CHROMIUM,
-            [CHROMIUM, *SWITCHES, f"--user-data-dir={profile}", "about:blank"],
+            [CHROMIUM, *SWITCHES, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

@@ -363,6 +363,7 @@ def test_a_stop_says_how_to_go_on(tmp_path: Path) -> None:
         child[0].send_signal(signal.SIGINT)
         return Answer(b"", how="hang")
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that a background job ignores it
     with serving(answer) as server:
         command = [sys.executable, "agents/make_demonstrations.py", "--tasks", tasks, "--preset", "micro"]
         command += ["--teacher", f"tiny@{server.url}", "--out", str(tmp_path / "out")]

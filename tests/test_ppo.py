@@ -20,10 +20,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents import run_settings
 from baselines.adapters import PyramidZoom
 from baselines.ppo import BudgetEnds, main, new_model, run_seed, training_env, vectorised
-from baselines.ppo_settings import Settings, UsageError, parse
+from baselines.ppo_settings import Settings, parse
 from pixel_env import PixelReasonEnv
+from pixel_env.command_line import UsageError
 from pixel_env.trajectory import load_jsonl, replay
 
 ROOT = Path(__file__).parents[1]
@@ -65,12 +67,14 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_a_newest_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither command takes a run of the other."""
     monkeypatch.chdir(tmp_path)
-    for name in ("ppo-1", "vlm-2"):  # runs of other commands are not ours
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"runs/ppo-1/config.json is not the configuration"):
-        parse(["--resume"], "")
+    for folder in ("runs/ppo/1", "runs/vlm-2"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "config.json").write_text("{}")
+    for read, folder in ((parse, "ppo/1"), (run_settings.parse, "vlm-2")):
+        with pytest.raises(UsageError, match=rf"runs/{folder}/config.json is not the configuration"):
+            read(["--resume"], "")
 
 
 def looks(env: Any, times: int) -> tuple[float, dict[str, Any]]:

@@ -19,8 +19,9 @@ from tiny_vlm import model, processor
 from agents import micro
 from agents.demonstrations import demonstrations
 from agents.recipes import RECIPES
-from agents.run_settings import Settings, UsageError, parse
+from agents.run_settings import Settings, parse
 from agents.train_vlm import Run, main
+from pixel_env.command_line import UsageError
 from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import load_jsonl, save_jsonl
 

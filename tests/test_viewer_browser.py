@@ -2,28 +2,23 @@
 
 import dataclasses
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from chromium import CHROMIUM, SWITCHES
 from test_viewer import BAD, CUE, HIT, MISS, RIGHT, WRONG, environment, play
 
 from pixel_env.trajectory import Trajectory
 from pixel_env.viewer import Damaged, to_html
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs a browser: found no chromium, chromium-browser or google-chrome on the PATH"
 )
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">\u202e\x07\ud800"
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--dump-dom",
-)  # fmt: skip
 
 
 def episode(name: str, *actions: str) -> Trajectory:
@@ -57,7 +52,7 @@ def shown(site: Path, page: str, fragment: str = "") -> str:
     """The document as the browser holds it, without the block of data and the script."""
     address = f"file://{site / page}.html#{fragment}"
     profile = f"--user-data-dir={site / 'profile'}"
-    command = [str(CHROMIUM), *SWITCHES, profile, address]
+    command = [str(CHROMIUM), *SWITCHES, "--dump-dom", profile, address]
     done = subprocess.run(command, check=True, capture_output=True, timeout=300)
     dom = done.stdout.decode("utf-8", "replace")
     assert re.search(r'data-ready="\d+"', dom), "the script of the page ran to its end"
