@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from agents.boxes import area, around, inside, on_view, overlap, scale, shape
-from agents.reasons import Thing, facts, named, reason, sentence, things
+from agents.reasons import Thing, facts, named, reason, recognisable, sentence, things
 from pixel_env import operations
 from pixel_env.actions import Answer, CropImage, SelectFrames, render
 from pixel_env.env import PixelReasonEnv
@@ -222,7 +222,7 @@ class Expert:
             return around(self.rng, cue, factor, whole, stretch=math.sqrt(shape(whole) / shape(cue)))
         if aim == "right":
             return self._with_margin(cue)
-        others = [thing.box for thing in self._things() if not overlap(thing.box, cue)]
+        others = [thing.box for thing in self._things() if recognisable(thing) and not overlap(thing.box, cue)]
         if others and self.rng.random() < 0.7:  # the mistakes of a policy are mostly the wrong thing, seldom nothing
             return self._with_margin(pick(self.rng, others))
         x, y = self.rng.uniform(0, whole[2] - (cue[2] - cue[0])), self.rng.uniform(0, whole[3] - (cue[3] - cue[1]))

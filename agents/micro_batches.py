@@ -62,7 +62,7 @@ SHEETS = (
     micro_sheets.object_sheet,
     *[micro_sheets.shape_sheet] * 3,
     micro_sheets.string_sheet,
-    lambda rng: micro_sheets.dot_sheet(rng)[0],
+    *[lambda rng: micro_sheets.dot_sheet(rng)[0]] * 3,
 )
 
 
@@ -222,6 +222,8 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
         return micro_sheets.end_drill(rng, sides)
     if kind < 0.75:
         return micro_sheets.count_drill(rng)
+    if kind < 0.85:
+        return next(filter(None, (micro_lessons.check_lesson(rng, task) for task in drawn)))
     return pick(rng, DRILLS[:-1])(rng)
 
 

@@ -17,7 +17,7 @@ from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
 from agents.micro_weights import BOX
-from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, sentence, things
+from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, recognisable, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -251,7 +251,7 @@ def conclusion_lesson(rng: np.random.Generator, tasks: Sequence[ProceduralTasks]
     while len(turns) < count:
         if rng.random() < 0.3:  # what comes first is the one conclusion that compares, and rare among the tasks
             query, answer = next(one for one in clip_questions(rng, _some_frames(rng)) if "appears first" in one[0])
-            turns.append(Turn(f"{answer.partition(BOX)[0].strip()}\n{query}", (), answer, "conclusion"))
+            turns.append(Turn(f"{answer.partition(': ')[0]}.\n{query}", (), answer, "conclusion"))
             continue
         some = pick(rng, tasks)
         task = some[int(rng.integers(len(some)))]
@@ -336,8 +336,8 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
 
 _MORE = ("More pictures follow.", "A larger picture follows.", "Wait for the next picture.")
 _SMALL = ("{} is too small to read.", "{} is too small here.")
-_SEEN = ("this is {}, not {}", "it shows {}, not {}")
-_UNSEEN = ("{} is not in it", "it does not show {}")
+_SEEN = ("this is {}", "it shows {}")
+_SOUGHT = ("Look for the {}.", "Find the {}.", "Which picture shows the {}?")
 
 
 def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
@@ -361,17 +361,45 @@ def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     canvas = source.canvases[0]
     assert cue.box is not None
     turns = list(about(take(canvas, whole(canvas)), [question]).turns)
-    others = [t for t in things(canvas) if t.name != "title" and not overlap(t.box, cue.box)]
-    while others and rng.random() < 0.3:
-        shot = take(canvas, closeup_region(rng, canvas, pick(rng, others).box), closeup=True)
-        if overlap(shot.picture.region, cue.box):
-            break
-        seen = " and ".join([f"the {t.name}" for t in shot.things if shot.visible(t)][:2])
-        remark = pick(rng, _SEEN).format(seen, asked) if seen else pick(rng, _UNSEEN).format(asked)
-        turns.append(shown([shot], sentence(remark), "remark"))
+    while rng.random() < 0.5 and (wrong := mistaken(rng, canvas, cue.box, asked)):
+        turns.append(wrong)
     shot = take(canvas, closeup_region(rng, canvas, cue.box), closeup=True)
-    turns.append(shown([shot], answered(task, evidence(task))))
+    turns.append(shown([shot], f"{sentence(pick(rng, _SEEN).format(asked))} {answered(task, evidence(task))}"))
     return Lesson(tuple(turns))
+
+
+def mistaken(rng: np.random.Generator, canvas: Canvas, wanted: Box, name: str) -> Turn | None:
+    """A close-up of another thing than the one at `wanted`, more often one of a similar name, and what it shows.
+
+    It is named before it is judged: a micro model that has to judge first has not looked yet, and guesses for good.
+    """
+    words = set(name.split())
+    others = [t for t in things(canvas) if recognisable(t) and t.name != "title" and f"the {t.name}" != name]
+    alike = [t for t in others if words & (set(t.name.split()) - {"tray", "panel"})]
+    for thing in shuffled(rng, alike if alike and rng.random() < 0.7 else others)[:2]:
+        shot = take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)
+        if not overlap(shot.picture.region, wanted):
+            return shown([shot], sentence(f"{pick(rng, _SEEN).format(f'the {thing.name}')}, not {name}"), "check")
+    return None
+
+
+def check_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
+    """Close-ups of a thing that is looked for and of others, in random order; None where nothing can be told apart."""
+    canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+    known = [t for t in take(canvas, whole(canvas)).askable() if recognisable(t) and t.name != "title"]
+    if len(known) < 2:
+        return None
+    name = pick(rng, known).name
+    wanted = next(thing for thing in things(canvas) if thing.name == name)
+    turns: list[Turn] = []
+    while len(turns) < 4:
+        turn = mistaken(rng, canvas, wanted.box, f"the {name}") if rng.random() < 0.6 else None
+        if turn is None:
+            shot = take(canvas, closeup_region(rng, canvas, wanted.box), closeup=True)
+            turn = shown([shot], sentence(pick(rng, _SEEN).format(f"the {name}")), "check")
+        turns.append(turn)
+    first = replace(turns[0], text=f"{pick(rng, _SOUGHT).format(name)}\n{turns[0].text}")
+    return Lesson((first, *turns[1:]))
 
 
 def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
@@ -446,6 +474,8 @@ def sequences(
         pool.append(question_lesson(rng, task))
         if rng.random() < 0.35 and (asked_for := places_lesson(rng, task)):
             pool.append(asked_for)
+        if rng.random() < 0.5 and (looked_for := check_lesson(rng, task)):
+            pool.append(looked_for)
         if rng.random() < 0.7:
             drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
             pool.append(question_lesson(rng, next(task for task in drawn if not task.needs_operation)))

@@ -42,8 +42,8 @@ CLASSES = {name: len(words) for name, words in WORDS.items()} | {
     **dict.fromkeys(INKS, len(DIGITS)),
 }
 """Number of values of each attribute; the last of a further character is "none"."""
-WORD_WEIGHT = {"glyph": 1.0, "colour": 0.3, "kind": 1.0, "dots": 0.3}
-"""In the loss: shapes are learned as late as characters, and at a low weight hardly at all."""
+WORD_WEIGHT = {"glyph": 1.0, "colour": 0.3, "kind": 1.0, "dots": 1.0}
+"""In the loss: shapes and dots are learned as late as characters, and at a low weight hardly at all."""
 SHARPNESS = 12.0
 """Scale of the cosine between an image token and a direction."""
 LEGIBLE = 5.5

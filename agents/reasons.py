@@ -110,6 +110,11 @@ def panels(some: Sequence[Thing]) -> list[Thing]:
     return sorted(found, key=lambda panel: panel.box[1])
 
 
+def recognisable(thing: Thing) -> bool:
+    """Whether a close-up of a thing tells its name: that of a text beside an icon is outside."""
+    return not thing.name.startswith(_BESIDE)
+
+
 def shown_name(thing: Thing) -> str:
     """The name of what stands for a thing: of the icon beside a text, else its own."""
     return thing.name.removeprefix(_BESIDE)
@@ -203,13 +208,17 @@ def seen_in(name: str, numbers: Sequence[int]) -> str:
 
 
 def seen_in_order(frames: Mapping[str, Sequence[int]]) -> str:
-    """In which frames things are, and the numbers of their first frames in order: a step towards which is first.
+    """In which frames things are, where each begins, and which is first.
 
-    >>> seen_in_order({"red star": (3, 4), "blue ring": (1, 2)})
-    'the red star is in frames 3, 4, the blue ring is in frames 1, 2: 1 before 3'
+    Each number is written before its name: a micro model finds what followed a number, not what was ahead of it.
+
+    >>> seen_in_order({"red star": (3, 4), "sun": (1,)})
+    'the red star is in frames 3, 4, the sun is in frames 1: 3 the red star, 1 the sun, first 1 the sun'
     """
     said = ", ".join(seen_in(name, numbers) for name, numbers in frames.items())
-    return f"{said}: {' before '.join(map(str, sorted(numbers[0] for numbers in frames.values())))}"
+    begun = [f"{numbers[0]} the {name}" for name, numbers in frames.items()]
+    first = min(frames, key=lambda name: frames[name][0])
+    return f"{said}: {', '.join(begun)}, first {frames[first][0]} the {first}"
 
 
 def seen_from(name: str, other: str, where: str) -> str:

@@ -18,6 +18,7 @@ from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, ta
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
 from agents.micro_weights import END, LOOKED_UP, WORD, character_weights, token_weights
 from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
+from agents.reasons import things
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, SHAPES, Canvas, Mark
 from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES
@@ -265,6 +266,24 @@ def test_pictures_that_follow_a_question_answer_it_at_last() -> None:
         for fact in re.findall(r"says (\w+)", last.answer):
             assert fact in {mark.text for mark in last.images[0].canvas.marks if inside(mark.box, cue)}
     assert between > 20
+
+
+def test_close_ups_that_are_checked_show_what_is_said_of_them() -> None:
+    """What is named lies in the picture; what is "not" there does not, and another thing of the task does."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for index in range(120):
+        checked = micro_lessons.check_lesson(rng, micro_lessons.IMAGE_TASKS[index])
+        for turn in checked.turns if checked else ():
+            (picture,) = turn.images
+            boxes = {thing.name: thing.box for thing in things(picture.canvas)}
+            seen, _, missing = re.sub("^(This is|It shows) the |\\.$", "", turn.answer).partition(", not the ")
+            assert inside(boxes[seen], picture.region)
+            assert checked and (missing or seen) in checked.turns[0].text
+            if missing:
+                assert not overlap(boxes[missing], picture.region)
+                wrong += 1
+    assert 100 < wrong < 350
 
 
 def test_frames_that_follow_a_question_are_those_of_its_cue() -> None:
