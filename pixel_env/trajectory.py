@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from pixel_env.custom_operations import Operation
 from pixel_env.media import Box
 from pixel_env.operations import View
 from pixel_env.tasks import Cue, Task
@@ -30,7 +31,7 @@ class Turn:
         image_digests: one `digest` an image of the observation.
         reward: the reward of the step, wrappers included.
         reward_terms: its named addends.
-        operation: "crop_image", "select_frames" or None.
+        operation: "crop_image", "select_frames", the name of an `Operation`, or None.
         operation_error: short code of a failed operation, else None.
         malformed: the action was neither a well-formed call nor an answer.
         trained: warm start puts its loss on the action; False for deliberate mistakes in demonstrations.
@@ -53,7 +54,8 @@ class Trajectory:
 
     Attributes:
         env_id: id of the environment, "" for one made without `gymnasium.make`.
-        env_kwargs: its keyword arguments; `tasks` as it was given if that was "NAME:PATH", else the name of its class.
+        env_kwargs: its keyword arguments; `tasks` as it was given if that was "NAME:PATH", else the name of its class;
+            of an `Operation` its name.
         task_id: the task.
         suite: its suite.
         needs_operation: whether the first view is not enough for it; None if unknown.
@@ -176,11 +178,13 @@ def cue_coverage(cue: Cue, views: Sequence[View]) -> float:
 
     Args:
         cue: where the evidence is, in source pixels and 0-based frames.
-        views: what operations showed; the first view does not count.
+        views: what operations showed; the first view does not count, nor do pictures that a function of one's own
+            made: what of the evidence they show is unknown.
     """
     frames = cue.frames or (0,)
     shares = [
-        max((_covered(cue.box, view.region) for view in views if view.frame == frame), default=0.0) for frame in frames
+        max((_covered(cue.box, v.region) for v in views if v.frame == frame and v.made is None), default=0.0)
+        for frame in frames
     ]
     return sum(shares) / len(shares)
 
@@ -293,7 +297,8 @@ def replay(trajectory: Trajectory, env: gym.Env[Any, str] | None = None) -> Traj
         env: where; by default a new environment, made as the old one was.
 
     Raises:
-        ValueError: without `env`, if the trajectory does not say how its environment was made.
+        ValueError: without `env`, if the trajectory does not say how its environment was made: with a task set in
+            memory, or an `Operation`, whose function it does not hold.
     """
     if env is None:
         if not trajectory.env_id or ":" not in (trajectory.env_kwargs.get("tasks") or ":"):
@@ -330,4 +335,11 @@ def _how_made(env: gym.Env[Any, str]) -> tuple[str, dict[str, Any]]:
     kwargs = {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"}
     if not isinstance(kwargs.get("tasks"), str | None):
         kwargs["tasks"] = type(kwargs["tasks"]).__name__
-    return env.spec.id, json.loads(json.dumps(kwargs))
+    return env.spec.id, json.loads(json.dumps(kwargs, default=_operation_name))
+
+
+def _operation_name(value: object) -> str:
+    """Return what stands for an operation of one's own, whose function no JSON can hold."""
+    if not isinstance(value, Operation):
+        raise TypeError(f"expected keyword arguments that JSON can hold, got {value!r}")
+    return value.name
