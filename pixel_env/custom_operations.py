@@ -34,7 +34,8 @@ class Operation:
     Attributes:
         schema: How it is described to them, an OpenAI-style function as in `pixel_env.actions.SCHEMAS`; its
             ``parameters`` in the part of JSON Schema of `pixel_env.json_schema`. An integer named ``target_image``, or
-            an array of integers named ``target_images``, are numbers of images shown, counted from 1.
+            an array of integers named ``target_images``, are numbers of images shown, counted from 1. Calls are nested
+            at most `pixel_env.actions.MAX_NESTING` deep.
         function: Called with the arguments by name, and with pictures in place of these numbers: RGB, what the image
             shows at the full resolution of its source. Returns a picture or a list of them, each a PIL image or an
             array (H, W, 3) uint8. Raises ValueError, with a message for the policy, for what cannot be done. For replay
@@ -82,7 +83,10 @@ class Operation:
             try:
                 signature.bind(**dict.fromkeys(given))
             except TypeError as error:
-                raise TypeError(f"expected a function that takes {', '.join(given)} by name, but: {error}") from None
+                names = ", ".join(given) or "nothing"
+                raise TypeError(
+                    f"expected a function that can be called with {names} by name, as the schema allows: {error}"
+                ) from None
 
     @property
     def name(self) -> str:

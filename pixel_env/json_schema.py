@@ -156,18 +156,16 @@ def _is_of(value: Any, kind: str) -> bool:
 def _described(schema: Schema) -> str:
     if "enum" in schema:
         return f"one of {', '.join(json.dumps(value) for value in schema['enum'])}"
-    low, high, unit = ("minItems", "maxItems", " items") if schema["type"] == "array" else ("minimum", "maximum", "")
     name = _NAMES[schema["type"]]
-    match schema.get(low), schema.get(high):
-        case None, None:
-            return name
-        case least, None:
-            return f"{name} of at least {least}{unit}"
-        case None, most:
-            return f"{name} of at most {most}{unit}"
-        case least, most:
-            return f"{name} of {least} to {most}{unit}"
-    raise AssertionError("every pair of limits is one of the four")
+    if schema["type"] == "array":
+        low, high, between, unit = schema.get("minItems"), schema.get("maxItems"), "of", " items"
+    else:
+        low, high, between, unit = schema.get("minimum"), schema.get("maximum"), "from", ""
+    if low is None and high is None:
+        return name
+    if low is None or high is None:
+        return f"{name} of at {'most' if low is None else 'least'} {high if low is None else low}{unit}"
+    return f"{name} {between} {low} to {high}{unit}"
 
 
 def draw(schema: Schema, rng: np.random.Generator) -> Any:
