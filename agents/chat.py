@@ -41,9 +41,7 @@ def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Messa
     Raises:
         ValueError: The markers in a text and the images differ in number.
     """
-    system, schemas = functions_apart(conversation.instructions)
-    if tools == "text":
-        system = conversation.instructions
+    system, schemas = (conversation.instructions, []) if tools == "text" else functions_apart(conversation.instructions)
     first, *later = conversation.observations
     said: list[Message] = [{"role": "system", "content": system}] if system else []
     said.append({"role": "user", "content": _parts(first["text"], first["images"], show)})

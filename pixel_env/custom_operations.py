@@ -110,6 +110,9 @@ def perform(
         OperationError: The function fails in another way than by ValueError, or returns something else than pictures.
     """
     images = [number for name in IMAGE_ARGUMENTS for number in _listed(call.arguments.get(name, []))]
+    most = max(settings.num_frames, settings.max_selected_frames)
+    if len(images) > most:  # each is copied
+        return OperationResult((), "too_many_images", prompts.too_many_images(len(images), most))
     if unknown := [image for image in images if not 0 <= image < len(shown)]:
         return OperationResult((), "unknown_image", prompts.unknown_image(unknown[0], len(shown)))
     arguments = dict(call.arguments)

@@ -235,6 +235,11 @@ def unknown_image(image: int, shown: int) -> str:
     return f"target_image {number(image + 1)} does not exist; images 1 to {shown} have been shown."
 
 
+def too_many_images(got: int, allowed: int) -> str:
+    """Reject a call of a function of one's own that names more images than it may."""
+    return f"target_images holds {got} images; at most {allowed} may be used in one call."
+
+
 def not_finite(bbox: Sequence[float]) -> str:
     """Reject a box with NaN or infinity."""
     return f"bbox_2d must hold four finite numbers, got {numbers(bbox)}."

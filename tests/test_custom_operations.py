@@ -250,6 +250,18 @@ def test_several_pictures_of_several_kinds_in_the_budget() -> None:
     assert canvas is not None and canvas.shape == (544, 960, 3)
 
 
+def test_a_call_cannot_ask_for_any_number_of_copies() -> None:
+    count = made(
+        lambda target_images: Image.new("L", (28, 28), len(target_images)),
+        target_images={"type": "array", "items": IMAGE},
+    )
+    env = environment(count)
+    text, _, info = step(env, call("make", target_images=[1] * 1000))
+    assert text == "Error: target_images holds 1000 images; at most 16 may be used in one call. Turns left: 4."
+    assert (info["operation"], info["operation_error"]) == ("make", "too_many_images")
+    assert (step(env, call("make", target_images=[1] * 16))[1][0] == 16).all()
+
+
 def test_functions_get_pictures_of_their_own() -> None:
     def paint(target_image: Image.Image) -> Image.Image:
         target_image.paste((0, 0, 0), (0, 0, 448, 448))
