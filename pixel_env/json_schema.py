@@ -77,15 +77,16 @@ def check_schema(schema: Any, what: str) -> None:
 
 
 def _check_limits(schema: Schema, what: str, kind: str) -> None:
-    if "enum" in schema:
-        allowed = schema["enum"]
-        if not isinstance(allowed, list) or not allowed or not all(_is_of(value, kind) for value in allowed):
-            raise ValueError(f"expected the enum of {what} as a list, each {_NAMES[kind]}, got {allowed!r}")
     unit = "number" if kind == "number" else "integer"
     for low, high in (("minimum", "maximum"), ("minItems", "maxItems")):
         limits = [schema[name] for name in (low, high) if name in schema]
         if not all(_is_of(limit, unit) for limit in limits) or limits != sorted(limits):
             raise ValueError(f"expected {low} and {high} of {what}, each {_NAMES[unit]}, in this order, got {limits}")
+    if "enum" in schema:
+        allowed = schema["enum"]
+        fits = isinstance(allowed, list) and all(_is_of(value, kind) and _within(value, schema) for value in allowed)
+        if not allowed or not fits:
+            raise ValueError(f"expected the enum of {what} as a list, each {_NAMES[kind]} that fits, got {allowed!r}")
 
 
 def fitted(value: Any, schema: Schema, what: str) -> Any:

@@ -542,6 +542,7 @@ def test_the_form_of_a_schema_is_checked(changes: dict[str, Any], error: type[Ex
         (TEXT | {"minimum": 1}, ValueError, "with no keyword but description, enum, got minimum"),
         (TEXT | {"enum": []}, ValueError, "expected the enum of x as a list, each a string"),
         (TEXT | {"enum": ["a", 1]}, ValueError, "expected the enum of x as a list, each a string"),
+        (IMAGE | {"enum": [1, 5], "maximum": 3}, ValueError, r"that fits, got \[1, 5\]"),
         (IMAGE | {"minimum": 0.5}, ValueError, "expected minimum and maximum of x, each an integer, in this order"),
         (IMAGE | {"minimum": 2, "maximum": 1}, ValueError, r"in this order, got \[2, 1\]"),
         (IMAGE | {"minimum": "2"}, ValueError, "each an integer"),
