@@ -73,7 +73,8 @@ class Faithfulness:
 def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], seed: int = 0) -> Faithfulness:
     """Measure how operations met the cues.
 
-    Trajectories hold no views; the environment gives them back by playing the actions again.
+    Trajectories hold no views; the environment gives them back by playing the actions again. Operations of episodes in
+    which a function of one's own made a picture are left out: what of the evidence these showed is unknown.
 
     Args:
         trajectories: any number of episodes a task.

@@ -72,7 +72,8 @@ class Trajectory:
         score: the metric of the task in [0, 1].
         num_operations: operations called, failed ones included.
         num_errors: operations that failed.
-        cue_coverage: share of the evidence that the operations showed, see `cue_coverage`; None if unknown.
+        cue_coverage: share of the evidence that the operations showed, see `cue_coverage`; None if unknown, as where
+            an `Operation` made a picture.
         kind: what it is for: "rollout", "human" (of `pixel_env.play`), or the kind of a demonstration.
         error: why the episode broke off (a file that cannot be decoded, a policy that failed), else None. With an
             error, `correct` and `score` mean nothing.
@@ -259,6 +260,7 @@ class Recorder:
     def trajectory(self, kind: str = "rollout", error: str | None = None) -> Trajectory:
         """Return the record so far."""
         info, cue = self._info, self._task.cue
+        unknown = any(view.made is not None for view in self._views)
         return Trajectory(
             env_id=self._env_id,
             env_kwargs=self._env_kwargs,
@@ -278,7 +280,7 @@ class Recorder:
             score=float(info["score"] or 0.0),
             num_operations=info["num_operations"],
             num_errors=info["num_errors"],
-            cue_coverage=None if cue is None else cue_coverage(cue, self._views),
+            cue_coverage=None if cue is None or unknown else cue_coverage(cue, self._views),
             kind=kind,
             error=error,
             scored=bool(self._task.answers),

@@ -24,7 +24,7 @@ from agents.chat import messages, native_call
 from pixel_env import Operation, PixelReasonEnv
 from pixel_env.actions import SCHEMAS, Answer, CustomCall, Malformed, parse, render
 from pixel_env.custom_operations import OperationError
-from pixel_env.faithfulness import calls
+from pixel_env.faithfulness import calls, faithfulness
 from pixel_env.game import Game
 from pixel_env.json_schema import KEYWORDS, Mismatch, check_schema, draw, fitted
 from pixel_env.media import view
@@ -412,11 +412,12 @@ def test_records_are_played_again(tmp_path: Path) -> None:
     assert trajectory.env_kwargs["operations"] == ["crop_image", "rotate"]
     assert [turn.operation for turn in trajectory.turns] == ["rotate", "crop_image", None]
     assert json.loads(trajectory.turns[0].action[11:-12])["arguments"] == {"target_image": 1, "degrees": 90}
-    assert trajectory.cue_coverage == 0.0  # of what the source showed
+    assert trajectory.cue_coverage is None  # nobody knows what of the cue a turned picture shows
     save_jsonl(tmp_path / "t.jsonl", [trajectory])
     (loaded,) = load_jsonl(tmp_path / "t.jsonl")
     assert loaded == trajectory == replay(loaded, env)
-    assert calls(loaded, env) == []  # nobody knows what of the cue a turned picture shows
+    assert calls(loaded, env) == []
+    assert faithfulness([loaded], env).calls == 0
     with pytest.raises(ValueError, match="got 'rotate'; a trajectory holds only the name of an Operation"):
         replay(loaded)
 
