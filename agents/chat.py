@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from pixel_env.actions import CropImage, SelectFrames, parse
+from pixel_env.actions import CropImage, CustomCall, SelectFrames, parse
+from pixel_env.json_schema import Schema
 from pixel_env.prompts import IMAGE_BELOW, IMAGE_MARKER, functions_apart, plain
 from pixel_env.rollout import Conversation
 
@@ -40,14 +41,14 @@ def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Messa
     Raises:
         ValueError: The markers in a text and the images differ in number.
     """
-    system = conversation.instructions if tools == "text" else functions_apart(conversation.instructions)[0]
+    system, schemas = (conversation.instructions, []) if tools == "text" else functions_apart(conversation.instructions)
     first, *later = conversation.observations
     said: list[Message] = [{"role": "system", "content": system}] if system else []
     said.append({"role": "user", "content": _parts(first["text"], first["images"], show)})
     for turn, (action, observation) in enumerate(zip(conversation.actions, later, strict=True), start=1):
         text, images = observation["text"], observation["images"]
         call_id = f"call{turn:05d}"  # nine letters and digits, which the strictest servers ask for
-        call = native_call(action, call_id) if tools == "native" else None
+        call = native_call(action, call_id, schemas) if tools == "native" else None
         if call is None:
             # A marker in the policy's words is no image, and half a surrogate pair cannot be sent.
             said += [{"role": "assistant", "content": plain(action)}]
@@ -57,13 +58,14 @@ def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Messa
     return said
 
 
-def native_call(action: str, call_id: str) -> Message | None:
-    """Return an action that ends in one good call as an assistant message with a tool call, else None.
+def native_call(action: str, call_id: str, schemas: Sequence[Schema] = ()) -> Message | None:
+    """Return an action that ends in one good call, of the functions offered, as a message with a tool call, else None.
 
     A broken call stays text: servers read the arguments in the history as JSON and refuse the whole request.
     """
     before, tag, call = action.rpartition(_OPEN)
-    if not tag or not call.endswith(_CLOSE) or not isinstance(parse(action), CropImage | SelectFrames):
+    read = parse(action, schemas)
+    if not tag or not call.endswith(_CLOSE) or not isinstance(read, CropImage | SelectFrames | CustomCall):
         return None
     asked = json.loads(call.removesuffix(_CLOSE))
     function = {"name": asked["name"], "arguments": json.dumps(asked["arguments"])}

@@ -39,6 +39,7 @@ from pixel_env.actions import Action, Answer, CropImage, SelectFrames, render
 from pixel_env.env import Observation
 from pixel_env.media import Box
 from pixel_env.operations import extent
+from pixel_env.prompts import OPERATIONS
 from pixel_env.protocols import PROTOCOLS
 from pixel_env.settings import at_least
 from pixel_env.tasks import ProceduralTasks
@@ -117,7 +118,7 @@ class Adapter(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise TypeError(f"expected a PixelReasonEnv inside, got {type(bare).__name__}")
         if bare.protocol is not PROTOCOLS["native"]:
             raise ValueError("expected protocol='native', whose calls an adapter writes, got another one")
-        if len(bare.operations) < 2:
+        if not {*OPERATIONS} <= {*bare.operations}:
             raise ValueError(f"expected an environment with both operations, got {list(bare.operations)}")
         at_least("side", side, 36)  # what the convolutions of Stable-Baselines3 need
         self._settings, self._side, self._looks = bare.view_settings, side, looks

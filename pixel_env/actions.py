@@ -1,6 +1,6 @@
 r"""What a policy may say in one turn, and the only place where its text is read.
 
-`parse` turns any string into one of four actions and `render` is its inverse. A turn is read in this order:
+`parse` turns any string into one of five actions and `render` is its inverse. A turn is read in this order:
 
 1. a complete call, `<tool_call>{json}</tool_call>` or the short form `crop_image([x1, y1, x2, y2], 1)`: the turn is a
    call, whatever else it says; more than one is a mistake;
@@ -16,10 +16,12 @@ those. Nothing is ever evaluated as code.
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from pixel_env.json_schema import Mismatch, Schema, fitted
 
 MAX_CALL_CHARACTERS = 4096  # longer than any sensible call; keeps the JSON parser's work bounded
 MAX_NESTING = 4  # object > arguments > list is 3; the JSON parser recurses, so depth must be bounded before it runs
@@ -71,6 +73,9 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     },
 )
 
+IMAGE_ARGUMENTS = ("target_image", "target_images")
+"""What a function of one's own calls the image, or the list of images, that it works on."""
+
 
 @dataclass(frozen=True)
 class CropImage:
@@ -88,6 +93,14 @@ class SelectFrames:
 
 
 @dataclass(frozen=True)
+class CustomCall:
+    """Call a function of one's own with arguments that fit its schema; image numbers among them are 0-based."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Answer:
     """End the episode with this answer, exactly as it stood in the box; `grading` normalises it."""
 
@@ -102,18 +115,19 @@ class Malformed:
     attempted_call: bool
 
 
-Action = CropImage | SelectFrames | Answer | Malformed
+Action = CropImage | SelectFrames | CustomCall | Answer | Malformed
 
 
 class _CallError(ValueError):
     """Why a call could not be read; never leaves this module."""
 
 
-def parse(text: str) -> Action:
+def parse(text: str, schemas: Sequence[Schema] = ()) -> Action:
     r"""Read one turn of a policy; total over `str`, never raises.
 
     Args:
         text: everything the policy wrote this turn, reasoning included.
+        schemas: of functions of one's own, each as in `SCHEMAS`; they have no short form.
 
     Returns:
         The action, with images and frames counted from 0.
@@ -125,7 +139,7 @@ def parse(text: str) -> Action:
     >>> parse(r"It is red, so \boxed{A}.")
     Answer(text='A')
     """
-    calls, unfinished_at = _tagged_calls(text)
+    calls, unfinished_at = _tagged_calls(text, schemas)
     if not calls:
         calls, short_unfinished_at = _short_calls(text)
         unfinished_at = max(unfinished_at, short_unfinished_at)
@@ -148,12 +162,12 @@ def parse(text: str) -> Action:
     return Malformed(r"found neither a call nor an answer: expected one <tool_call> or \boxed{}", attempted_call=False)
 
 
-def render(action: Action) -> str:
-    r"""Write an action the way `parse` reads it: `parse(render(action)) == action`.
+def render(action: Action, schemas: Sequence[Schema] = ()) -> str:
+    r"""Write an action the way `parse` reads it: `parse(render(action)) == action`, with the same schemas.
 
     Raises:
-        ValueError: for a `Malformed`, a box holding NaN, or an answer whose text would be read differently
-            (it holds a complete call, or both unbalanced braces and `</answer>`).
+        ValueError: for a `Malformed`, a box holding NaN, arguments that do not fit their schema, or an answer whose
+            text would be read differently (it holds a complete call, or both unbalanced braces and `</answer>`).
 
     >>> render(CropImage((12.0, 30.0, 50.5, 60.0), image=0))
     '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [12, 30, 50.5, 60], "target_image": 1}}</tool_call>'
@@ -163,20 +177,23 @@ def render(action: Action) -> str:
     match action:
         case CropImage(bbox, image):
             arguments: dict[str, Any] = {"bbox_2d": [_plain_number(x) for x in bbox], "target_image": image + 1}
-            candidates = [_tagged("crop_image", arguments)]
+            candidates = [tagged("crop_image", arguments)]
         case SelectFrames(frames):
-            candidates = [_tagged("select_frames", {"target_frames": [frame + 1 for frame in frames]})]
+            candidates = [tagged("select_frames", {"target_frames": [frame + 1 for frame in frames]})]
+        case CustomCall(name, given):
+            candidates = [tagged(name, _renumbered(given, 1))]
         case Answer(text):
             candidates = [f"\\boxed{{{text}}}", f"<answer>{text}</answer>"]
         case Malformed():
             candidates = []
     for candidate in candidates:
-        if parse(candidate) == action:
+        if parse(candidate, schemas) == action:
             return candidate
     raise ValueError(f"expected an action that can be written down, got {action!r}")
 
 
-def _tagged(name: str, arguments: dict[str, Any]) -> str:
+def tagged(name: str, arguments: dict[str, Any]) -> str:
+    """Write a call with its arguments as they are, images and frames counted from 1."""
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
@@ -190,10 +207,10 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _SHORT_BEGIN = re.compile(r"\b(?:crop_image|select_frames)\(\s*\[")
 _SHORT = re.compile(r"\b(crop_image|select_frames)\(\s*(\[[^\[\]()]*\][^\[\]()]*)\)")
 
-_Call = Callable[[], CropImage | SelectFrames]
+_Call = Callable[[], CropImage | SelectFrames | CustomCall]
 
 
-def _tagged_calls(text: str) -> tuple[list[_Call], int]:
+def _tagged_calls(text: str, schemas: Sequence[Schema]) -> tuple[list[_Call], int]:
     """Return the complete tagged calls, and where the last tag without a partner stands (-1: none)."""
     calls: list[_Call] = []
     unfinished_at, position = -1, 0
@@ -201,7 +218,7 @@ def _tagged_calls(text: str) -> tuple[list[_Call], int]:
         # The innermost opening tag: a stray "<tool_call>" in the reasoning before it is only words.
         opened = text.rfind(_OPEN, position, close)
         if opened >= 0:
-            calls.append(partial(_read_json_call, text[opened + len(_OPEN) : close]))
+            calls.append(partial(_read_json_call, text[opened + len(_OPEN) : close], schemas))
         else:
             unfinished_at = close
         position = close + len(_CLOSE)
@@ -219,11 +236,27 @@ def _short_calls(text: str) -> tuple[list[_Call], int]:
 # --- reading one call -------------------------------------------------------------------------------------------------
 
 
-def _read_json_call(body: str) -> CropImage | SelectFrames:
+def _read_json_call(body: str, schemas: Sequence[Schema]) -> CropImage | SelectFrames | CustomCall:
     call = _load_json(body)
     if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
         raise _CallError(f'expected {{"name": ..., "arguments": {{...}}}}, got {_quoted(body.strip())}')
-    return _read_call(call["name"], call["arguments"])
+    name, arguments = call["name"], call["arguments"]
+    custom = {schema["function"]["name"]: schema["function"]["parameters"] for schema in schemas}
+    if name in ("crop_image", "select_frames") or name not in list(custom):  # a list: the name may be a list, too
+        return _read_call(name, arguments, list(custom))
+    try:
+        return CustomCall(name, _renumbered(fitted(arguments, custom[name], f"the arguments of {name}"), -1))
+    except Mismatch as mismatch:
+        expected, got = mismatch.args
+        raise _CallError(f"expected {expected}, got {_shown(got)}") from None
+
+
+def _renumbered(arguments: Mapping[str, Any], by: int) -> dict[str, Any]:
+    """Return arguments with ``by`` added to the numbers of images."""
+    shifted = {name: arguments[name] for name in IMAGE_ARGUMENTS if name in arguments}
+    for name, value in shifted.items():
+        shifted[name] = [number + by for number in value] if isinstance(value, list) else value + by
+    return {**arguments, **shifted}
 
 
 def _read_short_call(name: str, arguments: str) -> CropImage | SelectFrames:
@@ -233,7 +266,7 @@ def _read_short_call(name: str, arguments: str) -> CropImage | SelectFrames:
     names = ("bbox_2d", "target_image") if name == "crop_image" else ("target_frames",)
     if len(values) != len(names):
         raise _CallError(f"expected {name}({', '.join(names)}), got {len(values)} arguments")
-    return _read_call(name, dict(zip(names, values, strict=True)))
+    return _read_call(name, dict(zip(names, values, strict=True)), ())
 
 
 def _load_json(body: str) -> Any:
@@ -255,9 +288,10 @@ def _nesting(body: str) -> int:
     return deepest
 
 
-def _read_call(name: Any, arguments: Any) -> CropImage | SelectFrames:
+def _read_call(name: Any, arguments: Any, others: Sequence[str]) -> CropImage | SelectFrames:
     if name not in ("crop_image", "select_frames"):
-        raise _CallError(f"expected the name crop_image or select_frames, got {_shown(name)}")
+        names = " or ".join(("crop_image", "select_frames", *others))
+        raise _CallError(f"expected the name {names}, got {_shown(name)}")
     expected = {"bbox_2d", "target_image"} if name == "crop_image" else {"target_frames"}
     if not isinstance(arguments, dict):
         raise _CallError(f"expected the arguments of {name} as an object, got {_shown(arguments)}")

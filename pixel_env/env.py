@@ -10,8 +10,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Dict
 
 from pixel_env import prompts
-from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames
+from pixel_env.actions import Action, Answer, CropImage, CustomCall, Malformed, SelectFrames
 from pixel_env.counterfactual import COUNTERFACTUALS, Counterfactual, picture, shown_by_operations
+from pixel_env.custom_operations import Operation, perform
 from pixel_env.grading import Grade
 from pixel_env.media import Source
 from pixel_env.operations import OperationResult, View
@@ -75,11 +76,12 @@ class PixelReasonEnv(gym.Env[Observation, str]):
       `crop_image([x1, y1, x2, y2], 1)`;
     * `<tool_call>{"name": "select_frames", "arguments": {"target_frames": [2, 3]}}</tool_call>`,
       `select_frames([2, 3])`;
+    * a call, in JSON, of an `Operation` that the environment was made with;
     * `\boxed{answer}` or `<answer>answer</answer>` ends the episode.
 
     Boxes are x1, y1, x2, y2, half-open, in the unit of `coordinates`. Images count from 1 in the order shown.
     Everything else a policy may write costs a turn and is answered with what was wrong and what is allowed;
-    `step` raises for no string.
+    `step` raises for no string, unless a file cannot be decoded or the function of an `Operation` has a bug.
 
     ## Observation Space
     `{"text": str, "images": tuple of (H, W, 3) uint8}`, what is new this turn. The i-th `<image>` in the text is where
@@ -129,7 +131,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         reward_variant: Variant = "paper",
         scorer: Scorer = "strict",
         counterfactual: Counterfactual = "none",
-        operations: Sequence[str] = prompts.OPERATIONS,
+        operations: Sequence[str | Operation] = prompts.OPERATIONS,
         protocol: str = "native",
         render_mode: str | None = None,
     ) -> None:
@@ -159,8 +161,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             scorer: ``"strict"``, or ``"pixelreasoner_compat"`` for the verdicts of the released scorer.
             counterfactual: What operations show: ``"none"``, what was asked for; ``"blank"``, grey; ``"other_task"``,
                 the same part of another task's media. All else stays as it is; `render` shows what was asked for.
-            operations: Names of the operations on offer. A call of another one is an error; without any, the prompt
-                says nothing of functions: a model without tools.
+            operations: The operations on offer: names, and each `Operation` of one's own, which the prompt lists last.
+                A call of another one is an error; without any, the prompt says nothing of functions: a model without
+                tools.
             protocol: ``"native"``, or ``"pixelreasoner"`` for the prompts, names and rules of the release (see
                 `pixel_env.released_protocol`), which measure its checkpoints. `coordinates` is then without effect.
             render_mode: None, ``"rgb_array"`` or ``"human"`` (a window; needs a display).
@@ -188,14 +191,20 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         check_scorer(scorer)
         one_of("counterfactual", counterfactual, COUNTERFACTUALS)
         self.scorer, self.counterfactual = scorer, counterfactual
-        self.operations = _offered(operations)
+        self.operations, self.custom_operations = _offered(operations)
+        self._schemas = [operation.schema for operation in self.custom_operations.values()]
+        if self.custom_operations and counterfactual == "other_task":
+            raise ValueError(
+                "expected counterfactual 'none' or 'blank' with operations of one's own, got 'other_task': what "
+                f"{', '.join(self.custom_operations)} would make of another picture may differ in size and number"
+            )
         one_of("protocol", protocol, tuple(PROTOCOLS))
-        if protocol != "native" and len(self.operations) == 1:
-            raise ValueError(f"expected both operations or none in protocol {protocol!r}, got {operations!r}")
+        if protocol != "native" and self.operations not in ((), prompts.OPERATIONS):
+            raise ValueError(f"expected both operations or none in protocol {protocol!r}, got {list(self.operations)}")
         self.protocol = PROTOCOLS[protocol]
-        self.instructions = self.protocol.instructions(coordinates, self.operations)
+        self.instructions = self.protocol.instructions(coordinates, self.operations, self._schemas)
         self.observation_space = Dict({"images": image_space(self.view_settings), "text": AnyText()})
-        self.action_space = action_space(self.view_settings)
+        self.action_space = action_space(self.view_settings, self._schemas)
         self._episode: _Episode | None = None
         # Gymnasium's checks try every mode that an instance declares: those that work on this machine.
         modes = self.metadata["render_modes"] if window_possible() else ["rgb_array"]
@@ -235,14 +244,20 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         return observation, self._info(_Outcome(views=views), {}) | {"instructions": self.instructions}
 
     def step(self, action: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take a turn; raises for no content of ``action``, TypeError if it is not a ``str``."""
+        """Take a turn.
+
+        Raises:
+            TypeError: ``action`` is not a ``str``; no content of it raises.
+            MediaError: A file cannot be decoded.
+            OperationError: The function of an `Operation` has a bug.
+        """
         if not isinstance(action, str):
             raise TypeError(f"expected the action as a str, got {type(action).__name__}; write calls as text")
         episode = self._current()
         if episode.over:
             raise ResetNeeded("expected reset after the end of an episode, got step")
         episode.actions.append(action)
-        parsed = self.protocol.read_turn(action)
+        parsed = self.protocol.read_turn(action, self._schemas)
         text, outcome = self._answered(parsed) if isinstance(parsed, Answer) else self._operated(parsed)
         terminated = isinstance(parsed, Answer)
         truncated = not terminated and len(episode.actions) >= self.view_settings.max_turns
@@ -272,7 +287,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         self._current().answer = answer.text
         return prompts.ANSWER_RECEIVED, _Outcome()
 
-    def _operated(self, action: CropImage | SelectFrames | Malformed) -> tuple[str, _Outcome]:
+    def _operated(self, action: CropImage | SelectFrames | CustomCall | Malformed) -> tuple[str, _Outcome]:
         """Perform a call, or say why there is none; returns the text of the observation and what was done."""
         episode = self._current()
         name, called, result = self._perform(action)
@@ -299,6 +314,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             case SelectFrames():
                 result = self.protocol.select_frames(action, episode.shown, episode.task.media, self.view_settings)
                 return "select_frames", True, result
+            case CustomCall(name):
+                operation = self.custom_operations[name]
+                return name, True, perform(operation, action, episode.shown, episode.task.media, self.view_settings)
             case Malformed(_, attempted_call) if not self.operations:
                 code, reason = ("not_offered", prompts.not_offered(None, ())) if attempted_call else (None, "")
                 return None, attempted_call, OperationResult((), code, reason or prompts.no_answer())
@@ -371,13 +389,21 @@ def _procedural(
     return ProceduralTasks(suites, split=split, difficulty=levels, preset=preset)
 
 
-def _offered(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the operations on offer in the order in which the prompt lists them."""
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(f"expected operations as a list of names, got {names!r}; write [{str(names)!r}]")
-    for name in names:
-        one_of("each of operations", name, prompts.OPERATIONS)
-    return tuple(name for name in prompts.OPERATIONS if name in names)
+def _offered(operations: Sequence[str | Operation]) -> tuple[tuple[str, ...], dict[str, Operation]]:
+    """Return the names on offer in the order in which the prompt lists them, and by name those of one's own."""
+    if isinstance(operations, str) or not isinstance(operations, Sequence):
+        raise TypeError(f"expected operations as a list of names, got {operations!r}; write [{str(operations)!r}]")
+    custom = [operation for operation in operations if isinstance(operation, Operation)]
+    names = [operation for operation in operations if not isinstance(operation, Operation)]
+    if unknown := [name for name in names if name not in prompts.OPERATIONS]:
+        raise ValueError(
+            f"expected each of operations to be one of {', '.join(map(repr, prompts.OPERATIONS))} or an Operation, got "
+            f"{unknown[0]!r}; a trajectory holds only the name of an Operation: to play it, give the Operation itself"
+        )
+    by_name = {operation.name: operation for operation in custom}
+    if len(by_name) < len(custom) or not by_name.keys().isdisjoint(prompts.OPERATIONS):
+        raise ValueError(f"expected operations of different names, got {[operation.name for operation in custom]}")
+    return (*(name for name in prompts.OPERATIONS if name in names), *by_name), by_name
 
 
 def _checked(tasks: TaskSet | str, media: set[str]) -> TaskSet:

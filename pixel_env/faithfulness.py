@@ -73,7 +73,8 @@ class Faithfulness:
 def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], seed: int = 0) -> Faithfulness:
     """Measure how operations met the cues.
 
-    Trajectories hold no views; the environment gives them back by playing the actions again.
+    Trajectories hold no views; the environment gives them back by playing the actions again. Operations of episodes in
+    which a function of one's own made a picture are left out: what of the evidence these showed is unknown.
 
     Args:
         trajectories: any number of episodes a task.
@@ -111,6 +112,8 @@ def faithfulness(trajectories: Iterable[Trajectory], env: gym.Env[Any, str], see
 def calls(trajectory: Trajectory, env: gym.Env[Any, str]) -> list[Call]:
     """Return the operations of an episode that succeeded, in order; none of a task without a known cue.
 
+    Pictures that a function of one's own made are left out: what of the evidence they show is unknown.
+
     Args:
         trajectory: what to play again.
         env: an environment that replays it.
@@ -128,7 +131,7 @@ def calls(trajectory: Trajectory, env: gym.Env[Any, str]) -> list[Call]:
                 f"expected an environment that replays task {trajectory.task_id}, got other pictures; make it with "
                 f"the tasks and the keyword arguments of the trajectory: {trajectory.env_kwargs}"
             )
-        if cue is not None and info["views"]:
+        if cue is not None and info["views"] and info["views"][0].made is None:
             found.append(_call(info["operation"], cue, info["views"]))
     return found
 

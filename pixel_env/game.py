@@ -183,15 +183,16 @@ class Game:
         shown = self._env.get_wrapper_attr("shown")[: len(self._images)] if self._images else ()
         frames = [view.frame for view in shown[: self._num_first]]  # numbered as shown, not as in the file
         media = self._task.media
+        of_video = [media.kind == "video" and view.made is None for view in shown]
         return [
             {
                 "number": number,
                 "width": view.size[0],
                 "height": view.size[1],
-                "frame": frames.index(view.frame) + 1 if media.kind == "video" else None,
-                "seconds": round(media.timestamp(view.frame), 2) if media.kind == "video" else None,
+                "frame": frames.index(view.frame) + 1 if is_frame else None,
+                "seconds": round(media.timestamp(view.frame), 2) if is_frame else None,
             }
-            for number, view in enumerate(shown, start=1)
+            for number, (view, is_frame) in enumerate(zip(shown, of_video, strict=True), start=1)
         ]
 
     def _result(self, record: Trajectory) -> Json:

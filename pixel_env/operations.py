@@ -1,12 +1,15 @@
 """What a visual operation shows: from an action and the views so far to new views and a sentence.
 
 Only geometry: no pixel is touched here. Every view is a region of a full-resolution source frame, so the crop of a crop
-is again cut from the source. Mistakes of the policy come back as results with an error, never as exceptions.
+is again cut from the source; or of a picture that `pixel_env.custom_operations` made, and then it is cut from that.
+Mistakes of the policy come back as results with an error, never as exceptions.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
 
 from pixel_env import prompts
 from pixel_env.actions import CropImage, SelectFrames
@@ -20,14 +23,20 @@ class View:
     """A picture shown to the policy.
 
     Attributes:
-        frame: Source frame, 0-based.
-        region: x1, y1, x2, y2 in source pixels, half-open.
+        frame: Source frame, 0-based; 0 of a picture that was made.
+        region: x1, y1, x2, y2 in source pixels, or in pixels of the picture that was made, half-open.
         size: (width, height) in pixels as shown.
+        made: The picture that a function of one's own made and this is a part of; None where it shows the source.
     """
 
     frame: int
     region: Box
     size: tuple[int, int]
+    made: Image.Image | None = field(default=None, repr=False, hash=False)
+
+    def whole(self, source: Source) -> Image.Image:
+        """Return the full-resolution picture that `region` is a part of."""
+        return source.frame(self.frame) if self.made is None else self.made
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def first_views(source: Source, settings: ViewSettings) -> tuple[View, ...]:
 
 
 def crop_image(action: CropImage, shown: Sequence[View], source: Source, settings: ViewSettings) -> OperationResult:
-    """Cut a box out of any image shown so far, from the full-resolution source.
+    """Cut a box out of any image shown so far, at its full resolution.
 
     Args:
         action: Box in the convention of ``settings.coordinates`` and 0-based image number.
@@ -84,7 +93,7 @@ def crop_image(action: CropImage, shown: Sequence[View], source: Source, setting
     text = prompts.crop_line(len(shown), size, action.image)
     if clamped != box:
         text = f"{prompts.clamped_line(box, clamped, action.image)}\n{text}"
-    return OperationResult((View(parent.frame, region, size),), None, text, clamped != box)
+    return OperationResult((replace(parent, region=region, size=size),), None, text, clamped != box)
 
 
 def select_frames(

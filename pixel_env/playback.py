@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
+from pixel_env.custom_operations import Operation
 from pixel_env.media import Box, Source
 from pixel_env.operations import View
 from pixel_env.registration import ENVIRONMENTS
@@ -92,9 +93,12 @@ class Playback:
 class Player:
     """Plays trajectories again, each in an environment made as its own was; equal ones share one."""
 
-    def __init__(self, env: gym.Env[Any, str] | None = None) -> None:
-        """Play everything in `env`, if it is given; closing it stays with the caller."""
-        self._env = env
+    def __init__(self, env: gym.Env[Any, str] | None = None, operations: Sequence[Operation] = ()) -> None:
+        """Play everything in `env`, if it is given; closing it stays with the caller.
+
+        Else `operations` are what records, which hold only names, call by theirs.
+        """
+        self._env, self._operations = env, {operation.name: operation for operation in operations}
         self._made: dict[str, gym.Env[Any, str]] = {}
 
     def play(self, trajectory: Trajectory) -> Playback:
@@ -124,16 +128,20 @@ class Player:
             raise ValueError(f"it was played on a task set in memory ({tasks}), which the record does not hold")
         key = repr((trajectory.env_id, sorted(trajectory.env_kwargs.items())))
         if key not in self._made:
-            self._made[key] = gym.make(trajectory.env_id, **trajectory.env_kwargs)
+            kwargs = dict(trajectory.env_kwargs)
+            if "operations" in kwargs:
+                kwargs["operations"] = [self._operations.get(name, name) for name in kwargs["operations"]]
+            self._made[key] = gym.make(trajectory.env_id, **kwargs)
         return self._made[key]
 
 
 def coverage(cue: Cue | None, views: Sequence[View]) -> float | None:
     """Return the share in [0, 1] of the evidence that views show: of its box, in the frame that shows most of it.
 
-    None without a cue. One frame of an event is enough, as in `benchmarks/failure_modes.py`.
+    None without a cue, and of pictures that a function of one's own made. One frame of an event is enough, as in
+    `benchmarks/failure_modes.py`.
     """
-    if cue is None:
+    if cue is None or any(view.made is not None for view in views):
         return None
     return max(cue_coverage(Cue(cue.box, (frame,)), views) for frame in cue.frames or (0,))
 

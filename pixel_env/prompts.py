@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from pixel_env.actions import SCHEMAS
+from pixel_env.json_schema import Schema
 
 IMAGE_MARKER = "<image>"
 
@@ -31,7 +32,7 @@ _PURPOSES = {
 
 def guideline(offered: Sequence[str]) -> str:
     """Return what to do, with ``{max_turns}`` to be filled in; nothing of operations where none is offered."""
-    purposes = ", ".join(_PURPOSES[name] for name in offered)
+    purposes = ", ".join(_PURPOSES.get(name, name) for name in offered)
     use = f"Use a visual operation if it helps: {purposes}. " if offered else ""
     turns = "{max_turns} turns, one call a turn." if offered else "{max_turns} turns."
     return (
@@ -45,6 +46,9 @@ ANSWER_RECEIVED = "Answer received."
 
 WHAT_IS_SHOWN = "What is shown?"
 """Asked about media that come without a question."""
+
+LONGEST_MESSAGE = 500
+"""Characters of a message of a function of one's own."""
 
 IMAGE_BELOW = "shown in the next message"
 """Stands for a marker where a message cannot hold images."""
@@ -70,16 +74,18 @@ For each function call, return a json object with function name and arguments wi
 {coordinates}"""
 
 
-def instructions(coordinates: str, offered: Sequence[str] = OPERATIONS) -> str:
+def instructions(coordinates: str, offered: Sequence[str] = OPERATIONS, custom: Sequence[Schema] = ()) -> str:
     """Return the constant system text: the functions, how to call them, and the coordinate convention.
 
     Args:
         coordinates: ``"pixel"``, ``"fraction"`` or ``"thousandth"``.
         offered: Names of the operations that may be called; without any, nothing is said of functions.
+        custom: Schemas of those that are one's own; they stand last, in this order.
     """
     if not offered:
         return _HEAD
-    schemas = "\n".join(json.dumps(schema) for schema in SCHEMAS if schema["function"]["name"] in offered)
+    listed = [*(schema for schema in SCHEMAS if schema["function"]["name"] in offered), *custom]
+    schemas = "\n".join(json.dumps(schema) for schema in listed)
     units = COORDINATES[coordinates] if "crop_image" in offered else ""
     return _TOOLS.format(head=_HEAD, schemas=schemas, coordinates=units).rstrip()
 
@@ -97,11 +103,16 @@ def functions_apart(system: str) -> tuple[str, list[dict[str, Any]]]:
     >>> text, [schema["function"]["name"] for schema in schemas]
     ('You are a helpful assistant.', ['select_frames'])
     """
+    listed = system.partition("<tools>\n")[2].partition("\n</tools>")[0]
+    try:
+        schemas = [json.loads(line) for line in listed.splitlines()]
+        offered = [schema["function"]["name"] for schema in schemas]
+    except (ValueError, TypeError, KeyError):
+        return system, []
+    custom = [schema for schema, name in zip(schemas, offered, strict=True) if name not in OPERATIONS]
     for coordinates, sentence in COORDINATES.items():
-        for offered in (OPERATIONS, *((name,) for name in OPERATIONS)):
-            if system == instructions(coordinates, offered):
-                rest = f"{_HEAD}\n\n{sentence}" if "crop_image" in offered else _HEAD
-                return rest, [schema for schema in SCHEMAS if schema["function"]["name"] in offered]
+        if offered and system == instructions(coordinates, offered, custom):
+            return f"{_HEAD}\n\n{sentence}" if "crop_image" in offered else _HEAD, schemas
     return system, []
 
 
@@ -176,6 +187,22 @@ def frame_line(image: int, frame: int, seconds: float, size: tuple[int, int]) ->
     return f"Image {image + 1} is frame {frame + 1} ({seconds:.1f} s), {size[0]}x{size[1]}: {IMAGE_MARKER}"
 
 
+def made_line(image: int, size: tuple[int, int], name: str, images: Sequence[int]) -> str:
+    """Announce a picture that a function of one's own made: number, size (width, height), and what it was made from.
+
+    >>> made_line(2, (112, 84), "rotate", [0]), made_line(4, (56, 56), "compare", [0, 3])
+    ('Image 3 (112x84), rotate of image 1: <image>', 'Image 5 (56x56), compare of images 1 and 4: <image>')
+    """
+    numbered = " and ".join(str(one + 1) for one in images)
+    of = f" of image{'s' * (len(images) > 1)} {numbered}" if images else ""
+    return f"Image {image + 1} ({size[0]}x{size[1]}), {name}{of}: {IMAGE_MARKER}"
+
+
+def refused(name: str, message: str) -> str:
+    """Say why a function of one's own does not do what was asked, in its words, as far as they are brief."""
+    return f"{name}: {message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + '...'}"
+
+
 def error_line(message: str, turns_left: int) -> str:
     """Answer a turn that went wrong; ``message`` says what was expected and what came.
 
@@ -206,6 +233,11 @@ def no_answer() -> str:
 def unknown_image(image: int, shown: int) -> str:
     """Say which images exist; ``shown`` of them so far."""
     return f"target_image {number(image + 1)} does not exist; images 1 to {shown} have been shown."
+
+
+def too_many_images(got: int, allowed: int) -> str:
+    """Reject a call of a function of one's own that names more images than it may."""
+    return f"target_images holds {got} images; at most {allowed} may be used in one call."
 
 
 def not_finite(bbox: Sequence[float]) -> str:

@@ -56,7 +56,7 @@ def canvas(source: Source, shown: Sequence[View], num_first: int, num_latest: in
 
 
 def _draw_source(picture: Image.Image, source: Source, shown: Sequence[View], num_first: int) -> None:
-    """Fill the left half: the first views, and over them the numbered boxes of all later ones."""
+    """Fill the left half: the first views, and over them the numbered boxes of all later ones that show the source."""
     pen = ImageDraw.Draw(picture)
     corners: dict[int, tuple[int, int, int, int]] = {}
     places = _places(num_first, 0, (source.width, source.height))
@@ -64,6 +64,8 @@ def _draw_source(picture: Image.Image, source: Source, shown: Sequence[View], nu
         corners[first.frame] = place
         _paste(picture, source, first, place)
     for number, shot in enumerate(shown[num_first:], start=num_first + 1):
+        if shot.made is not None:
+            continue
         left, top, width, height = corners[shot.frame]
         x1, x2 = (left + shot.region[side] * width / source.width for side in (0, 2))
         y1, y2 = (top + shot.region[side] * height / source.height for side in (1, 3))
@@ -75,15 +77,15 @@ def _draw_source(picture: Image.Image, source: Source, shown: Sequence[View], nu
 def _draw_latest(picture: Image.Image, source: Source, latest: Sequence[View], first_number: int) -> None:
     """Fill the right half with the views of the latest turn, each with its number."""
     pen = ImageDraw.Draw(picture)
-    places = _places(len(latest), PANEL, latest[0].size)
-    for number, (shot, place) in enumerate(zip(latest, places, strict=True), start=first_number):
+    for position, shot in enumerate(latest):
+        place = _places(len(latest), PANEL, shot.size)[position]
         _paste(picture, source, shot, place)
-        _write_number(pen, number, (place[0] + 4, place[1] + 2), INK)
+        _write_number(pen, first_number + position, (place[0] + 4, place[1] + 2), INK)
 
 
 def _paste(picture: Image.Image, source: Source, shot: View, place: tuple[int, int, int, int]) -> None:
     """Paste a view as the policy saw it, scaled to its place (left, top, width, height)."""
-    seen = Image.fromarray(view(source.frame(shot.frame), shot.region, shot.size))
+    seen = Image.fromarray(view(shot.whole(source), shot.region, shot.size))
     picture.paste(seen.resize(place[2:], Image.Resampling.BILINEAR, reducing_gap=2.0), place[:2])
 
 

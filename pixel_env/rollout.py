@@ -1,7 +1,7 @@
 """Run any policy over any tasks, alone or in groups, and keep every episode as a trajectory.
 
-What goes wrong outside the environment's rules (a policy that raises, a file that cannot be decoded) ends that one
-episode with an error; it never takes the others down and is never scored.
+What goes wrong outside the environment's rules (a policy that raises, a file that cannot be decoded, an operation of
+one's own with a bug) ends that one episode with an error; it never takes the others down and is never scored.
 """
 
 from collections import Counter, deque
@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
+from pixel_env.custom_operations import OperationError
 from pixel_env.decoding import MediaError
 from pixel_env.env import Observation
 from pixel_env.trajectory import Recorder, Trajectory
@@ -95,7 +96,7 @@ class Episode:
             raise ValueError("the episode is over; call reset before the next step")
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
-        except MediaError as error:
+        except (MediaError, OperationError) as error:
             self.fail(error)
             return True
         self._recorder.add(action, observation, float(reward), terminated, truncated, info)

@@ -6,13 +6,15 @@ Gymnasium's ``Text`` accepts a fixed alphabet and a language model writes any Un
 
 import math
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Space, Text
 from numpy.typing import NDArray
 
-from pixel_env.actions import Answer, CropImage, SelectFrames, render
+from pixel_env import json_schema
+from pixel_env.actions import Answer, CropImage, SelectFrames, render, tagged
 from pixel_env.settings import ViewSettings
 
 Images = tuple[NDArray[np.uint8], ...]
@@ -71,6 +73,7 @@ class ActionText(AnyText):
         num_frames: Frame numbers are drawn from 1 to this.
         max_selected_frames: Most frames in a drawn call.
         seed: Seed or generator for :meth:`sample`.
+        custom: Schemas of functions of one's own; each is called as often as frames are selected.
     """
 
     def __init__(
@@ -80,13 +83,15 @@ class ActionText(AnyText):
         num_frames: int,
         max_selected_frames: int,
         seed: int | np.random.Generator | None = None,
+        custom: Sequence[json_schema.Schema] = (),
     ) -> None:
         self.extent, self.decimals = extent, decimals
         self.num_frames, self.max_selected_frames = num_frames, max_selected_frames
+        self.custom = tuple(custom)
         super().__init__(seed)
 
     def sample(self, mask: None = None, probability: None = None) -> str:  # type: ignore[override]
-        """Draw a turn: two of five are crops, one selects frames, one answers, one is junk.
+        """Draw a turn: two of five are crops, one selects frames, one answers, one is junk; and calls of one's own.
 
         Args:
             mask: Not supported.
@@ -95,7 +100,7 @@ class ActionText(AnyText):
         if mask is not None or probability is not None:
             raise ValueError("expected neither mask nor probability: a turn of text has no fixed set of choices")
         draw = self.np_random
-        match int(draw.integers(5)):
+        match kind := int(draw.integers(5 + len(self.custom))):
             case 0 | 1:
                 low, high = np.sort(draw.uniform(0, self.extent, (2, 2)), axis=0).round(self.decimals).tolist()
                 return render(CropImage((*low, *high), image=int(draw.integers(2))))
@@ -105,15 +110,19 @@ class ActionText(AnyText):
                 return render(SelectFrames(tuple(frames.tolist())))
             case 3:
                 return render(Answer(str(draw.choice(["A", "B", "C", "D", "0", "3", "red", "X7K"]))))
-            case _:
+            case 4:
                 junk = int(draw.integers(len(JUNK) + 1))
                 return JUNK[junk] if junk < len(JUNK) else super().sample()
+            case _:
+                function = self.custom[kind - 5]["function"]
+                return tagged(function["name"], json_schema.draw(function["parameters"], draw))
 
     def __repr__(self) -> str:
-        return f"ActionText({self.extent}, {self.decimals}, {self.num_frames}, {self.max_selected_frames})"
+        names = "".join(f", {schema['function']['name']}" for schema in self.custom)
+        return f"ActionText({self.extent}, {self.decimals}, {self.num_frames}, {self.max_selected_frames}{names})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActionText) and repr(self) == repr(other)
+        return isinstance(other, ActionText) and repr(self) == repr(other) and self.custom == other.custom
 
 
 class ImageList(Space[Images]):
@@ -196,8 +205,8 @@ def image_space(settings: ViewSettings) -> ImageList:
     )
 
 
-def action_space(settings: ViewSettings) -> ActionText:
+def action_space(settings: ViewSettings, custom: Sequence[json_schema.Schema] = ()) -> ActionText:
     """Return the space of turns; boxes are drawn for a square first view, what lies beyond exercises the errors."""
     side = math.isqrt(settings.view_pixels)
     extent, decimals = {"pixel": (side, 0), "fraction": (1, 3), "thousandth": (1000, 0)}[settings.coordinates]
-    return ActionText(extent, decimals, settings.num_frames, settings.max_selected_frames)
+    return ActionText(extent, decimals, settings.num_frames, settings.max_selected_frames, custom=custom)

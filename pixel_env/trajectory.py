@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from pixel_env.custom_operations import Operation
 from pixel_env.media import Box
 from pixel_env.operations import View
 from pixel_env.tasks import Cue, Task
@@ -30,7 +31,7 @@ class Turn:
         image_digests: one `digest` an image of the observation.
         reward: the reward of the step, wrappers included.
         reward_terms: its named addends.
-        operation: "crop_image", "select_frames" or None.
+        operation: "crop_image", "select_frames", the name of an `Operation`, or None.
         operation_error: short code of a failed operation, else None.
         malformed: the action was neither a well-formed call nor an answer.
         trained: warm start puts its loss on the action; False for deliberate mistakes in demonstrations.
@@ -53,7 +54,8 @@ class Trajectory:
 
     Attributes:
         env_id: id of the environment, "" for one made without `gymnasium.make`.
-        env_kwargs: its keyword arguments; `tasks` as it was given if that was "NAME:PATH", else the name of its class.
+        env_kwargs: its keyword arguments; `tasks` as it was given if that was "NAME:PATH", else the name of its class;
+            of an `Operation` its name.
         task_id: the task.
         suite: its suite.
         needs_operation: whether the first view is not enough for it; None if unknown.
@@ -70,7 +72,8 @@ class Trajectory:
         score: the metric of the task in [0, 1].
         num_operations: operations called, failed ones included.
         num_errors: operations that failed.
-        cue_coverage: share of the evidence that the operations showed, see `cue_coverage`; None if unknown.
+        cue_coverage: share of the evidence that the operations showed, see `cue_coverage`; None if unknown, as where
+            an `Operation` made a picture.
         kind: what it is for: "rollout", "human" (of `pixel_env.play`), or the kind of a demonstration.
         error: why the episode broke off (a file that cannot be decoded, a policy that failed), else None. With an
             error, `correct` and `score` mean nothing.
@@ -176,11 +179,13 @@ def cue_coverage(cue: Cue, views: Sequence[View]) -> float:
 
     Args:
         cue: where the evidence is, in source pixels and 0-based frames.
-        views: what operations showed; the first view does not count.
+        views: what operations showed; the first view does not count, nor do pictures that a function of one's own
+            made: what of the evidence they show is unknown.
     """
     frames = cue.frames or (0,)
     shares = [
-        max((_covered(cue.box, view.region) for view in views if view.frame == frame), default=0.0) for frame in frames
+        max((_covered(cue.box, v.region) for v in views if v.frame == frame and v.made is None), default=0.0)
+        for frame in frames
     ]
     return sum(shares) / len(shares)
 
@@ -255,6 +260,7 @@ class Recorder:
     def trajectory(self, kind: str = "rollout", error: str | None = None) -> Trajectory:
         """Return the record so far."""
         info, cue = self._info, self._task.cue
+        unknown = any(view.made is not None for view in self._views)
         return Trajectory(
             env_id=self._env_id,
             env_kwargs=self._env_kwargs,
@@ -274,7 +280,7 @@ class Recorder:
             score=float(info["score"] or 0.0),
             num_operations=info["num_operations"],
             num_errors=info["num_errors"],
-            cue_coverage=None if cue is None else cue_coverage(cue, self._views),
+            cue_coverage=None if cue is None or unknown else cue_coverage(cue, self._views),
             kind=kind,
             error=error,
             scored=bool(self._task.answers),
@@ -293,7 +299,8 @@ def replay(trajectory: Trajectory, env: gym.Env[Any, str] | None = None) -> Traj
         env: where; by default a new environment, made as the old one was.
 
     Raises:
-        ValueError: without `env`, if the trajectory does not say how its environment was made.
+        ValueError: without `env`, if the trajectory does not say how its environment was made: with a task set in
+            memory, or an `Operation`, whose function it does not hold.
     """
     if env is None:
         if not trajectory.env_id or ":" not in (trajectory.env_kwargs.get("tasks") or ":"):
@@ -330,4 +337,11 @@ def _how_made(env: gym.Env[Any, str]) -> tuple[str, dict[str, Any]]:
     kwargs = {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"}
     if not isinstance(kwargs.get("tasks"), str | None):
         kwargs["tasks"] = type(kwargs["tasks"]).__name__
-    return env.spec.id, json.loads(json.dumps(kwargs))
+    return env.spec.id, json.loads(json.dumps(kwargs, default=_operation_name))
+
+
+def _operation_name(value: object) -> str:
+    """Return what stands for an operation of one's own, whose function no JSON can hold."""
+    if not isinstance(value, Operation):
+        raise TypeError(f"expected keyword arguments that JSON can hold, got {value!r}")
+    return value.name

@@ -1,10 +1,12 @@
 """Write trajectories as one HTML page: `python -m pixel_env.view trajectories.jsonl [other.jsonl] -o page.html`."""
 
 import argparse
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pixel_env.custom_operations import Operation
 from pixel_env.trajectory import Trajectory
 from pixel_env.viewer import Damaged, to_html
 
@@ -52,6 +54,16 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return [f"{name} ({position})" for position, name in enumerate(names, start=1)]
 
 
+def _operation(name: str) -> Operation:
+    try:
+        operation = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot be imported: {error}") from None
+    if not isinstance(operation, Operation):
+        raise argparse.ArgumentTypeError(f"expected a pixel_env.Operation at {name}, got {type(operation).__name__}")
+    return operation
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(
@@ -62,13 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("trajectories", type=Path, help="file of trajectories, JSON Lines")
     parser.add_argument("other", type=Path, nargs="?", help="a second run, shown beside the first, matched by task")
     parser.add_argument("-o", "--out", type=Path, default=Path("page.html"), help="page to write (%(default)s)")
+    parser.add_argument(
+        "--operation", type=_operation, action="append", default=[], metavar="MODULE:NAME",
+        help="an operation of one's own that the trajectories call; the option can be given again for another",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     paths = [path for path in (options.trajectories, options.other) if path is not None]
     try:
         if options.out.suffix == ".jsonl":
             raise ValueError(f"expected a page to write, got {options.out}; give -o a name that ends in .html")
         runs = [read_run(path) for path in paths]
-        page = to_html(dict(zip(run_names(paths), runs, strict=True)), progress=True)
+        named = dict(zip(run_names(paths), runs, strict=True))
+        page = to_html(named, progress=True, operations=options.operation)
         options.out.write_text(page, encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"view: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from pixel_env.custom_operations import Operation
 from pixel_env.playback import Playback, Player, Sheet, Shot, coverage
 from pixel_env.tasks import Task
 from pixel_env.trajectory import Trajectory, Turn, digest
@@ -55,7 +56,12 @@ class Damaged:
 Run = Sequence[Trajectory | Damaged]
 
 
-def to_html(runs: Mapping[str, Run], env: gym.Env[Any, str] | None = None, progress: bool = False) -> str:
+def to_html(
+    runs: Mapping[str, Run],
+    env: gym.Env[Any, str] | None = None,
+    progress: bool = False,
+    operations: Sequence[Operation] = (),
+) -> str:
     """Return a page that shows one run, or two side by side, matched by task.
 
     The k-th episode of a task stands beside the k-th of the same task in the other run.
@@ -64,13 +70,14 @@ def to_html(runs: Mapping[str, Run], env: gym.Env[Any, str] | None = None, progr
         runs: names and episodes, in the order in which they are shown.
         env: where episodes are played again to get their pictures; by default environments made as theirs were.
         progress: show a progress bar.
+        operations: those of one's own that the episodes call; without them, these are shown without pictures.
 
     Raises:
         ValueError: for no run, or more than two.
     """
     if not 1 <= len(runs) <= 2:
         raise ValueError(f"expected one run or two to compare, got {len(runs)}")
-    return page(page_data(runs, env, progress))
+    return page(page_data(runs, env, progress, operations))
 
 
 def page(data: Json) -> str:
@@ -94,7 +101,12 @@ def as_block(data: Json) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def page_data(runs: Mapping[str, Run], env: gym.Env[Any, str] | None = None, progress: bool = False) -> Json:
+def page_data(
+    runs: Mapping[str, Run],
+    env: gym.Env[Any, str] | None = None,
+    progress: bool = False,
+    operations: Sequence[Operation] = (),
+) -> Json:
     """Return what a page holds; arguments as for `to_html`.
 
     Returns:
@@ -102,7 +114,7 @@ def page_data(runs: Mapping[str, Run], env: gym.Env[Any, str] | None = None, pro
         ``episodes``; ``rows``, each the positions of one episode a run, or None where a run has no such episode. Boxes
         are x1, y1, x2, y2 in pixels of the picture of the source; images and frames count from 1.
     """
-    player, content = Player(env), _Content()
+    player, content = Player(env, operations), _Content()
     total = sum(map(len, runs.values()))
     try:
         with tqdm(total=total, desc="replay", unit="episode", disable=not progress) as bar:
@@ -181,13 +193,14 @@ class _Content:
 
     def _view(self, shot: Shot, number: int, sheet: Sheet | None) -> Json:
         height, width, _ = shot.image.shape
+        of_source = shot.view.made is None
         return {
             "number": number,
             "picture": self._picture(shot.image, VIEW_QUALITY),
             "width": width,
             "height": height,
-            "frame": shot.view.frame + 1,
-            "box": sheet and _rounded(sheet.box(shot.view.frame, shot.view.region)),
+            "frame": shot.view.frame + 1 if of_source else None,
+            "box": _rounded(sheet.box(shot.view.frame, shot.view.region)) if sheet and of_source else None,
         }
 
     def _task(self, task: Task, sheet: Sheet | None) -> Json | int:

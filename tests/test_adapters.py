@@ -13,12 +13,15 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from baselines.adapters import ANSWERS, CHOICE_WORDS, Adapter, BoxZoom, PyramidZoom, moved, scaled, square
 from baselines.text_encoding import NUMBERS, SPARE, encode, read_question
-from pixel_env import PixelReasonEnv
+from pixel_env import Operation, PixelReasonEnv
 from pixel_env.policies import gold
 from pixel_env.tasks import LEVELS, SPLITS, SUITES, ProceduralTasks
 
 MIXED = tasks(image_task(), video_task(num_frames=5))
 LIST = ["A", "B", "3"]
+PARAMETERS: dict[str, Any] = {"type": "object"}
+FUNCTION = {"name": "blank", "description": "Show grey.", "parameters": PARAMETERS}
+OTHER = Operation({"type": "function", "function": FUNCTION}, lambda: np.full((28, 28, 3), 128, np.uint8))
 
 
 def make(kind: type[PyramidZoom] | type[BoxZoom], task: int = 0, **kwargs: Any) -> Adapter:
@@ -286,6 +289,7 @@ def test_observations_are_not_shared() -> None:
         ({}, {"tasks": MIXED}, ValueError, "expected answers for tasks of one's own, TaskList"),
         ({}, {"protocol": "pixelreasoner"}, ValueError, "expected protocol='native'"),
         ({}, {"operations": ["crop_image"]}, ValueError, "expected an environment with both operations"),
+        ({}, {"operations": ["crop_image", OTHER]}, ValueError, "expected an environment with both operations"),
     ],
 )
 def test_wrong_arguments(
