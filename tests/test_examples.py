@@ -174,9 +174,10 @@ def test_stripes_are_grey_in_the_first_view_and_not_in_a_crop() -> None:
     assert np.abs(crops[0] - crops[1]).mean() > 90
 
 
+@pytest.mark.slow
 def test_the_learner_improves() -> None:
     # A guess is right in 0.5, 640 of them within 0.06 of that 99.8% of the time; looking well and reading it gives 1.
     shares = example("reinforce").learn(seed=0)
-    assert len(shares) == 150
+    assert len(shares) == 200
     assert np.mean(shares[:5]) < 0.65
     assert np.mean(shares[-10:]) > 0.85

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw
 
-import pixel_env  # noqa: F401  (registers the ids)
 from pixel_env.evaluation import evaluate
 from pixel_env.media import DecodedImage
 from pixel_env.policies import DirectPolicy, OraclePolicy
@@ -18,7 +18,7 @@ from pixel_env.viewer import to_html
 SIDE, SIGN, STRIPE = 224, 32, 4
 """Pixels of the page, of the sign on it, and of a stripe."""
 
-SETTINGS = {"view_pixels": 28 * 28, "crop_pixels": 56 * 56}
+SETTINGS: dict[str, Any] = {"view_pixels": 28 * 28, "crop_pixels": 56 * 56}
 """A black and a white stripe together are one pixel of the first view."""
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-import pixel_env  # noqa: F401  (registers the ids)
 from pixel_env.evaluation import evaluate
 from pixel_env.rollout import Conversation, rollout
 from pixel_env.tasks.drawing import COLOURS
