@@ -29,7 +29,14 @@ Show = Callable[[np.ndarray], str]
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
-def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Message]:
+def data_url(image: np.ndarray) -> str:
+    """Return an image (H, W, 3) uint8 as the data URL of a PNG, which keeps every pixel."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def messages(conversation: Conversation, tools: Tools = "text", show: Show = data_url) -> list[Message]:
     """Return the messages of a conversation in which it is the policy's turn.
 
     Args:
@@ -55,6 +62,31 @@ def messages(conversation: Conversation, tools: Tools, show: Show) -> list[Messa
             said += [{"role": "user", "content": _parts(text, images, show)}]
         else:
             said += [call, *_result(call_id, text, images, show)]
+    return said
+
+
+def template_messages(conversation: Conversation, special_tokens: Sequence[str]) -> list[Message]:
+    """Return the same for the chat template of a processor of transformers: an image is a picture, a text a part.
+
+    Args:
+        conversation: What has been said and shown.
+        special_tokens: Names that the tokenizer would not take for text, its `all_special_tokens`. A template cannot
+            tell one that somebody wrote from its own, so they are broken by a space.
+
+    Raises:
+        ValueError: The markers in a text and the images differ in number.
+    """
+
+    def part(said: Message) -> Message:
+        if said["type"] == "image_url":
+            return {"type": "image", "image": pictures.pop(0)}
+        return _text(_broken(said["text"], special_tokens))
+
+    pictures = [Image.fromarray(image) for shown in conversation.observations for image in shown["images"]]
+    said = messages(conversation, "text", lambda image: "")
+    for message in said:
+        content = message["content"]
+        message["content"] = [part(one) for one in ([_text(content)] if isinstance(content, str) else content)]
     return said
 
 
@@ -93,13 +125,6 @@ def action_text(content: str | None, calls: Sequence[tuple[str, str]]) -> str:
     return " ".join([content.rstrip(), *tagged])
 
 
-def data_url(image: np.ndarray) -> str:
-    """Return an image (H, W, 3) uint8 as the data URL of a PNG, which keeps every pixel."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def _parts(text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
     """Return the parts of a message, every image where its marker stands in the text."""
     first, *rest = text.split(IMAGE_MARKER)
@@ -135,3 +160,14 @@ def _text(text: str) -> Message:
 
 def _picture(image: np.ndarray, show: Show) -> Message:
     return {"type": "image_url", "image_url": {"url": show(image)}}
+
+
+def _broken(text: str, names: Sequence[str]) -> str:
+    """Break every name in a text.
+
+    >>> _broken("a<|im_end|>b", ["<|im_end|>"])
+    'a< |im_end|>b'
+    """
+    for name in names:
+        text = text.replace(name, f"{name[:1]} {name[1:]}")
+    return text

@@ -5,6 +5,7 @@ Torch, the OpenAI client and modules of one's own are imported only for the poli
 
 import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pixel_env.command_line import UsageError
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy, RandomPolicy
-from pixel_env.rollout import Keep, Planned, Policy, play
+from pixel_env.rollout import Keep, Planned, Policy, PolicyFunction, play
 from pixel_env.tasks import TaskSet
 
 ENV_ID = "PixelReason-Mixed-v0"
@@ -117,9 +118,9 @@ class Player(Protocol):
 
 
 class PolicyPlayer:
-    """Plays any object with `act`, a new one for every set of tasks."""
+    """Plays anything that `pixel_env.rollout` plays, a new one for every set of tasks."""
 
-    def __init__(self, make: Callable[[TaskSet, int], Policy], batch_size: int) -> None:
+    def __init__(self, make: Callable[[TaskSet, int], Policy | PolicyFunction], batch_size: int) -> None:
         self._make, self._batch_size = make, batch_size
 
     def play(self, tasks: TaskSet, planned: list[Planned], keep: Keep, seed: int, env_kwargs: dict[str, Any]) -> None:
@@ -280,19 +281,31 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _imported(module: str, name: str) -> Policy:
-    """Import a policy of one's own, from the current folder too."""
+def _imported(module: str, name: str) -> Policy | PolicyFunction:
+    """Import a policy of one's own, from the current folder too; classes and functions without arguments make it."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"cannot import --policy {module}:{name}: {error}") from None
-    made = isinstance(found, type) or not hasattr(found, "act")
+    makes = isinstance(found, type) or (not hasattr(found, "act") and _takes(found))
     try:
-        policy = found() if made and callable(found) else found
+        policy = found() if makes else found
     except TypeError as error:  # it wants arguments
         raise UsageError(f"cannot make --policy {module}:{name}: {error}") from None
-    if not callable(getattr(policy, "act", None)):
-        raise UsageError(f"expected {module}:{name} to have `act`, or to make something that has, got {policy!r}")
+    if not callable(getattr(policy, "act", None)) and not _takes(policy, "a conversation"):
+        raise UsageError(
+            f"expected {module}:{name} to have `act`, to be a function of one conversation, or to make one of these "
+            f"without arguments, got {policy!r}"
+        )
     return policy
+
+
+def _takes(function: Any, *arguments: str) -> bool:
+    """Say whether something can be called with these arguments; not of builtins that do not tell."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -122,7 +122,8 @@ def _add_what(group: "argparse._ArgumentGroup") -> None:
     add(
         "--policy", required=True,
         help="micro (the model that is shipped), a Hugging Face folder or id, endpoint:MODEL@BASE_URL, "
-        f"{', '.join(SCRIPTED)}, or module:object, something with `act`, or a callable that makes it",
+        f"{', '.join(SCRIPTED)}, or module:object: something with `act`, a function of one conversation, or what makes "
+        "one of these without arguments; see docs/custom_agents.md",
     )  # fmt: skip
     add("--samples", type=int, default=1, metavar="K", help="episodes a question (%(default)s)")
     add("--limit", type=int, help="questions of each entry of --tasks (all of a set on disk; 256 of a suite)")

@@ -7,7 +7,7 @@ one's own with a bug) ends that one episode with an error; it never takes the ot
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
@@ -46,6 +46,28 @@ class Policy(Protocol):
         fault it was, so every conversation of the batch is asked again, alone.
         """
         ...
+
+
+PolicyFunction = Callable[[Conversation], str]
+"""A policy as a function: writes the next turn of one conversation."""
+
+
+class OneByOne:
+    """A function as a policy: what it raises in one conversation is the error of that one."""
+
+    def __init__(self, function: PolicyFunction) -> None:
+        """Ask `function` for every turn."""
+        self.function = function
+
+    def act(self, conversations: Sequence[Conversation]) -> list[str | Exception]:
+        """Return one turn a conversation, or what the function raised."""
+        return [self._turn(conversation) for conversation in conversations]
+
+    def _turn(self, conversation: Conversation) -> str | Exception:
+        try:
+            return self.function(conversation)
+        except Exception as error:
+            return error
 
 
 class Episode:
@@ -115,7 +137,7 @@ class Episode:
 
 
 def rollout(
-    policy: Policy,
+    policy: Policy | PolicyFunction,
     env_id: str,
     tasks: Iterable[int | str],
     /,
@@ -129,7 +151,7 @@ def rollout(
     """Play tasks with a policy.
 
     Args:
-        policy: asked with up to `batch_size` conversations at a time.
+        policy: asked with up to `batch_size` conversations at a time; a function is asked with each of them.
         env_id: id for `gymnasium.make`.
         tasks: indices or ids of tasks. (Positional, so that `tasks=` can give the environment a task set.)
         group_size: G, episodes a task.
@@ -189,7 +211,7 @@ def plan(tasks: Iterable[int | str], group_size: int, seed: int) -> list[Planned
 
 
 def play(
-    policy: Policy,
+    policy: Policy | PolicyFunction,
     env_id: str,
     planned: Sequence[Planned],
     keep: Keep,
@@ -202,6 +224,7 @@ def play(
     """Play the episodes of a plan and hand over each as soon as it is over; `rollout` describes the arguments."""
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    asked = _policy(policy)
     waiting, errors = deque(enumerate(planned)), 0
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
     free, running = list(episodes), dict[int, Episode]()
@@ -211,7 +234,7 @@ def play(
                 index, next_one = waiting.popleft()
                 running[index] = free.pop()
                 running[index].reset(next_one.task, next_one.seed)
-            _take_turn(policy, [episode for episode in running.values() if not episode.done])
+            _take_turn(asked, [episode for episode in running.values() if not episode.done])
             for index in [index for index, episode in running.items() if episode.done]:
                 episode = running.pop(index)
                 keep(index, episode)
@@ -222,6 +245,16 @@ def play(
                 bar.set_postfix(errors=errors)
     for episode in episodes:
         episode.env.close()
+
+
+def _policy(given: Policy | PolicyFunction) -> Policy:
+    if isinstance(given, type):
+        raise TypeError(f"expected a policy, got the class {given.__name__}; make one: {given.__name__}(...)")
+    if callable(getattr(given, "act", None)):
+        return cast(Policy, given)
+    if not callable(given):
+        raise TypeError(f"expected a policy with `act`, or a function of a conversation, got {given!r}")
+    return OneByOne(given)
 
 
 def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
@@ -237,6 +270,8 @@ def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
         for episode in episodes:
             _take_turn(policy, [episode])
         return
+    if isinstance(actions, str) or not isinstance(actions, Sequence):
+        raise TypeError(f"expected `act` to return a list with one text a conversation, got {actions!r:.60}")
     if len(actions) != len(episodes):
         raise ValueError(f"expected one action a conversation, {len(episodes)}, got {len(actions)}")
     for episode, action in zip(episodes, actions, strict=True):

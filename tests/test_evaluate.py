@@ -289,6 +289,24 @@ def test_policies_are_read(policy: str, url: str | None, meant: tuple[str, str, 
     assert players.read_policy(policy, url) == players.PolicySpec(*meant)
 
 
+def answers_a(conversation: Conversation) -> str:
+    return r"\boxed{A}"
+
+
+def makes_a_function() -> Callable[[Conversation], str]:
+    return answers_a
+
+
+def makes_an_object() -> Asked:
+    return Asked()
+
+
+@pytest.mark.parametrize("name", ["answers_a", "makes_a_function", "makes_an_object", "Asked"])
+def test_a_policy_of_ones_own_is_a_function_an_object_or_what_makes_it(name: str, run: Command, tmp_path: Path) -> None:
+    run("--tasks", "search", *MICRO, "--limit", "2", "--policy", f"{__name__}:{name}")
+    assert [t.turns[0].action for t in load_jsonl(tmp_path / "out" / "trajectories.jsonl")] == [r"\boxed{A}"] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -296,7 +314,8 @@ def test_policies_are_read(policy: str, url: str | None, meant: tuple[str, str, 
         ("--tasks search --policy no/such/folder", "unknown policy"),
         ("--tasks search --policy endpoint:m", "expected --policy endpoint:MODEL@BASE_URL or --base-url"),
         ("--tasks search --policy no_module:thing", "cannot import --policy no_module:thing"),
-        ("--tasks search --policy json:loads", "cannot make --policy json:loads: loads() missing 1 required"),
+        ("--tasks search --policy json:JSONDecodeError", "cannot make --policy json:JSONDecodeError: "),
+        ("--tasks search --policy shutil:copyfile", "expected shutil:copyfile to have `act`, to be a function of one"),
         ("--tasks search --policy json:decoder", "expected json:decoder to have `act`"),
         ("--tasks lost --policy grid", "expected --tasks as NAME:PATH or one of search, count, read, clip, got 'lost'"),
         ("--tasks vstar:/no/folder --policy grid", "there is nothing at '/no/folder'"),

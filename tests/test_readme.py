@@ -1,4 +1,4 @@
-"""The README keeps its promises: every Python block runs, every name in it exists."""
+"""README and pages keep their promises: every Python block runs, every name in the README exists."""
 
 import ast
 import inspect
@@ -15,16 +15,32 @@ from pixel_env.tasks.mixed_sets import KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
 
 
-def titles() -> list[str]:
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def titles(text: str) -> list[str]:
     """The heading above each block."""
-    parts = re.split(r"^```python$", README, flags=re.MULTILINE)
-    return [re.findall(r"^## (.*)$", "".join(parts[: n + 1]), re.MULTILINE)[-1] for n in range(len(parts) - 1)]
+    parts = re.split(r"^```python$", text, flags=re.MULTILINE)
+    return [re.findall(r"^##? (.*)$", "".join(parts[: n + 1]), re.MULTILINE)[-1] for n in range(len(parts) - 1)]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=titles())
+BLOCKS = python_blocks(README)
+EXAMPLE = re.compile(r"# (docs/examples/\w+\.py)\n")
+"""The first line of a block that is a part of a file; `tests/test_examples.py` runs the file."""
+
+WHOLE = [
+    pytest.param(block, id=f"{name}: {title}")
+    for name, text in {"README.md": README, **PAGES}.items()
+    for block, title in zip(python_blocks(text), titles(text), strict=True)
+    if not EXAMPLE.match(block)
+]
+
+
+@pytest.mark.parametrize("block", WHOLE)
 def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -33,8 +49,29 @@ def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_the_pages_are_parts_of_their_files(page: str) -> None:
+    for block in python_blocks(PAGES[page]):
+        if part := EXAMPLE.match(block):
+            assert block[part.end() :] in (ROOT / part[1]).read_text(encoding="utf-8"), part[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_the_pages_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
+        assert (ROOT / "docs" / link).exists(), link
+    for title in re.findall(r"\.\./README\.md#([\w-]+)", PAGES[page]):
+        assert f"\n## {title.replace('-', ' ')}\n" in README.lower(), title
+
+
+def test_every_example_is_shown_or_named() -> None:
+    for path in (ROOT / "docs" / "examples").glob("*.py"):
+        assert any(f"examples/{path.name}" in text for text in PAGES.values()), path.name
+
+
 def test_there_are_blocks_to_run() -> None:
-    assert titles() == [
+    assert sum(len(python_blocks(text)) for text in PAGES.values()) >= 7
+    assert titles(README) == [
         "The loop",
         "Rewards",
         "Your policy",

@@ -109,6 +109,39 @@ def test_an_exception_in_place_of_a_text_is_the_error_of_one_episode() -> None:
     assert evaluate(played).overall.errors == 1
 
 
+def test_a_function_is_a_policy() -> None:
+    def look_then_answer(conversation: Conversation) -> str:
+        assert len(conversation.observations) == len(conversation.actions) + 1
+        return r"\boxed{A}" if conversation.actions else "crop_image([0, 0, 56, 56])"
+
+    same = Scripted("crop_image([0, 0, 56, 56])", r"\boxed{A}")
+    played = rollout(look_then_answer, ZOOM, range(4), group_size=2, preset="micro", progress=False)
+    assert played == rollout(same, ZOOM, range(4), group_size=2, preset="micro", progress=False)
+
+
+def test_a_function_that_raises_is_asked_once_and_breaks_off_that_episode_only() -> None:
+    asked: list[str] = []
+
+    def fails_on_the_third(conversation: Conversation) -> str:
+        asked.append(conversation.task_id)
+        if len(asked) == 3:
+            raise TimeoutError("no reply in 30 s")
+        return r"\boxed{A}"
+
+    played = rollout(fails_on_the_third, ZOOM, range(4), preset="micro", progress=False)
+    assert [trajectory.error for trajectory in played] == [None, None, "TimeoutError: no reply in 30 s", None]
+    assert len(asked) == 4
+
+
+def test_what_can_be_called_and_has_act_is_asked_by_act() -> None:
+    class Both(Scripted):
+        def __call__(self, conversation: Conversation) -> str:
+            raise AssertionError("act is there")
+
+    [played] = rollout(Both(r"\boxed{A}"), ZOOM, [0], preset="micro", progress=False)
+    assert played.error is None and played.terminated
+
+
 def test_an_image_that_cannot_be_decoded_becomes_an_error(tmp_path) -> None:
     Image.new("RGB", (640, 480), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
@@ -133,6 +166,13 @@ def test_mistakes_of_the_caller_raise() -> None:
         def act(self, conversations: Sequence[Conversation]) -> list[str]:
             return []
 
+    class Returns:
+        def __init__(self, what: object) -> None:
+            self.what = what
+
+        def act(self, conversations: Sequence[Conversation]) -> list[str]:
+            return self.what  # type: ignore[return-value]
+
     class NoText:
         def act(self, conversations: Sequence[Conversation]) -> list[str]:
             return [None] * len(conversations)  # type: ignore[list-item]
@@ -141,6 +181,15 @@ def test_mistakes_of_the_caller_raise() -> None:
         rollout(TooFew(), ZOOM, [0, 1], preset="micro", progress=False)
     with pytest.raises(TypeError, match="action as a str"):
         rollout(NoText(), ZOOM, [0], preset="micro", progress=False)
+    for words, got in ((r"\boxed{A}", "boxed"), (None, "None")):
+        with pytest.raises(TypeError, match=f"`act` to return a list with one text a conversation, got .*{got}"):
+            rollout(Returns(words), ZOOM, [0], preset="micro", progress=False)
+    with pytest.raises(TypeError, match="action as a str, got NoneType"):
+        rollout(lambda conversation: None, ZOOM, [0], preset="micro", progress=False)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="expected a policy, got the class DirectPolicy"):
+        rollout(DirectPolicy, ZOOM, [0], preset="micro", progress=False)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a policy with `act`, or a function of a conversation, got 'grid'"):
+        rollout("grid", ZOOM, [0], preset="micro", progress=False)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="task index from 0 to"):
         rollout(DirectPolicy(), ZOOM, [-1], preset="micro", progress=False)
     with pytest.raises(ValueError, match="no task 'x'"):

@@ -1,5 +1,6 @@
 """The procedural suites, checked against a second reading of their marks (`recomputed.py`)."""
 
+import dataclasses
 import itertools
 import pickle
 import re
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from recomputed import COLOURS, SHAPES, Verdict, coloured, icon_of, panels, recompute, template
 
+from pixel_env.env import PixelReasonEnv
 from pixel_env.grading import grade
 from pixel_env.media import Box
 from pixel_env.operations import first_views
 from pixel_env.policies import gold
 from pixel_env.settings import PRESETS, ViewSettings
-from pixel_env.tasks import SUITES, DrawnSource, ProceduralTasks, Task
+from pixel_env.tasks import SUITES, DrawnSource, ProceduralTasks, Task, TaskList, TaskSet
 from pixel_env.tasks.drawing import Mark, draw, text_width
 
 COUNT = 300
@@ -94,6 +96,21 @@ def test_ids_are_found_and_strangers_refused(size: int) -> None:
             task_set.index(stranger)
     with pytest.raises(IndexError, match="task index must be in"):
         task_set[size]
+
+
+def test_a_task_set_needs_two_methods() -> None:
+    class Twice(TaskSet):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Task:  # raises no IndexError, so it must not be iterated over
+            return dataclasses.replace(tasks("search", "micro")[0], task_id=f"t{index}")
+
+    for task_set in (Twice(), TaskList(tuple(Twice()[index] for index in range(3)))):
+        assert [task_set.index(f"t{index}") for index in range(3)] == [0, 1, 2]
+        with pytest.raises(ValueError, match="no task 't3' in this set of 3 tasks"):
+            task_set.index("t3")
+    assert PixelReasonEnv(Twice()).reset(options={"task": "t1"})[1]["task_id"] == "t1"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Task:
 
 
 class TaskSet(Protocol):
-    """A finite, indexable set of tasks. Two methods and a length are all a task set of one's own needs."""
+    """A finite, indexable set of tasks. One of one's own that derives from this needs a length and indexing only."""
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -81,12 +81,18 @@ class TaskSet(Protocol):
         ...
 
     def index(self, task_id: str) -> int:
-        """Index of the task with this id; raises ValueError for an unknown id."""
-        ...
+        """Index of the task with this id; raises ValueError for an unknown id.
+
+        Looks at one task after another: a large set whose ids say where a task is does better with a method of its own.
+        """
+        for position in range(len(self)):
+            if self[position].task_id == task_id:
+                return position
+        raise ValueError(f"no task {task_id!r} in this set of {len(self)} tasks")
 
 
 @dataclass(frozen=True)
-class TaskList:
+class TaskList(TaskSet):
     """A task set held in memory."""
 
     tasks: tuple[Task, ...]
@@ -99,10 +105,3 @@ class TaskList:
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
-
-    def index(self, task_id: str) -> int:
-        """Index of the task with this id; raises ValueError for an unknown id."""
-        for position, task in enumerate(self.tasks):
-            if task.task_id == task_id:
-                return position
-        raise ValueError(f"no task {task_id!r} in this set of {len(self.tasks)} tasks")
