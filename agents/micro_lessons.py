@@ -16,7 +16,6 @@ from agents.micro import FACTOR
 from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
-from agents.micro_weights import BOX
 from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, recognisable, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
