@@ -33,8 +33,9 @@ class PolicySpec:
     """Which policy was asked for.
 
     Attributes:
-        kind: ``"scripted"``, ``"endpoint"``, ``"object"`` or ``"weights"``.
-        name: Its name, the model of the endpoint, the module, or where the weights are.
+        kind: ``"scripted"``, ``"endpoint"``, ``"object"``, ``"weights"``, or ``"ppo"``, a run of `baselines/ppo.py`,
+            which `benchmarks.ppo_player` plays.
+        name: Its name, the model of the endpoint, the module, where the weights are, or the run folder.
         more: Address of the endpoint, or the name of the object; else "".
     """
 
@@ -88,16 +89,19 @@ def read_policy(policy: str, base_url: str | None) -> PolicySpec:
             raise UsageError(f"expected --policy endpoint:MODEL@BASE_URL or --base-url, got {policy!r}")
         return PolicySpec("endpoint", model, url)
     folder = Path(policy)
+    if models := sorted({*folder.glob("model/config.json"), *folder.glob("*/model/config.json")}):
+        listed = " or ".join(str(path.parent) for path in models)
+        raise UsageError(f"{policy} holds what a training left; expected a model of it, {listed}")
     if (folder / "config.json").is_file():
-        return PolicySpec("weights", policy)
+        return PolicySpec("ppo" if (folder / "checkpoints").is_dir() else "weights", policy)
     module, _, name = policy.partition(":")
     if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return PolicySpec("object", module, name)
     if policy.count("/") == 1 and ":" not in policy and not folder.is_absolute() and not folder.parent.is_dir():
         return PolicySpec("weights", policy)
     raise UsageError(
-        f"unknown policy {policy!r}; expected micro, a folder with a config.json, an id of the Hub, "
-        f"endpoint:MODEL@BASE_URL, {', '.join(SCRIPTED)}, or module:object"
+        f"unknown policy {policy!r}; expected micro, a folder with a config.json (weights, a run of baselines/ppo.py), "
+        f"an id of the Hub, endpoint:MODEL@BASE_URL, {', '.join(SCRIPTED)}, or module:object"
     )
 
 
@@ -262,6 +266,8 @@ def open_player(spec: PolicySpec, decoding: Decoding, out: Path) -> Player:
         case "object":
             policy = _imported(spec.name, spec.more)
             return PolicyPlayer(lambda tasks, seed: policy, decoding.batch_episodes)
+        case "ppo":
+            raise UsageError(f"{spec.name} is a run of baselines/ppo.py, which benchmarks/evaluate.py plays")
     try:
         if spec.kind == "endpoint":
             return EndpointPlayer(spec.name, spec.more, decoding, out / "replies.jsonl")
@@ -273,9 +279,12 @@ def open_player(spec: PolicySpec, decoding: Decoding, out: Path) -> Player:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a digest of the weights in a folder: names and contents of its ``.safetensors`` files."""
+    """Return a digest of the weights in a folder: names and contents.
+
+    They are its ``.safetensors`` files or, of a run of `baselines/ppo.py`, its newest checkpoint.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("checkpoints/*.zip"))[-1:]:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

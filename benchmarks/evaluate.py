@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ import gymnasium as gym
 import numpy as np
 
 import pixel_env  # noqa: F401  (registers the ids)
-from agents.journal import append, complete_lines
+from agents.journal import append, complete_lines, replace_text
 from agents.players import ENV_ID, Player, open_player, weights_digest
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.fingerprint import fingerprint
 from benchmarks.measures import block, prompt_version, scores, visual_tokens
+from benchmarks.ppo_player import PPOPlayer
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
 from pixel_env.command_line import UsageError, ending
@@ -109,6 +111,16 @@ def _reset_seed(*numbers: int) -> int:
     return int(np.random.default_rng(numbers).integers(2**31))
 
 
+def opened(settings: Settings, out: Path) -> Player:
+    """Return what plays the policy of the settings; `out` is where it may keep files.
+
+    Raises:
+        UsageError: The policy cannot be had.
+    """
+    spec = settings.spec()
+    return PPOPlayer(Path(spec.name)) if spec.kind == "ppo" else open_player(spec, settings.decoding(), out)
+
+
 class Run:
     """A folder of results and what has been played in it."""
 
@@ -116,6 +128,8 @@ class Run:
         """Use the folder `out`; `retry` plays episodes again that broke off with an error."""
         self.settings, self.out, self.retry = settings, out, retry
         self.trajectories, self.costs = out / "trajectories.jsonl", out / "costs.jsonl"
+        self.written = out / "result.json"
+        self._episode_ended = 0.0
 
     def prepare(self) -> None:
         """Make the folder, or check that it is one of the same run.
@@ -152,23 +166,28 @@ class Run:
 
     def _weights(self) -> str | None:
         spec = self.settings.spec()
-        return weights_digest(Path(spec.name)) if spec.kind == "weights" and Path(spec.name).is_dir() else None
+        return weights_digest(Path(spec.name)) if spec.kind in ("weights", "ppo") and Path(spec.name).is_dir() else None
+
+    def parts(self) -> list[Part]:
+        """Open the tasks; raises UsageError where that is not possible."""
+        return [open_part(self.settings, tasks) for tasks in self.settings.tasks]
 
     def execute(self) -> dict[str, Any]:
         """Play what is missing, then write and return the result."""
-        parts = [open_part(self.settings, tasks) for tasks in self.settings.tasks]
+        parts = self.parts()
         self.prepare()
-        with open_player(self.settings.spec(), self.settings.decoding(), self.out) as player:
-            for part in parts:
-                self.play(player, part)
-            facts = player.facts()
-        played = self.order(parts)
-        result = self.result(parts, played, facts)
-        path = self.out / "result.json"
-        path.with_suffix(".part").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        path.with_suffix(".part").replace(path)
-        print(evaluate(t for trajectories in played for t in trajectories).to_markdown().strip())
-        print(f"result: {path}")
+        with opened(self.settings, self.out) as player:
+            result = self.measure(player, parts)
+        print(evaluate(self._kept()).to_markdown().strip())
+        print(f"result: {self.written}")
+        return result
+
+    def measure(self, player: Player, parts: Sequence[Part]) -> dict[str, Any]:
+        """Play what is missing in a folder that was prepared, then write and return the result."""
+        for part in parts:
+            self.play(player, part)
+        result = self.result(parts, self.order(parts), player.facts())
+        replace_text(self.written, json.dumps(result, indent=1) + "\n")
         return result
 
     def play(self, player: Player, part: Part) -> None:
@@ -180,11 +199,13 @@ class Run:
         print(f"{part.label}: {len(missing)} of {len(part.planned)} episodes to play")
         # What is left draws from another stream, or a second sample could repeat the first.
         stream = int(np.random.default_rng([self.settings.seed, len(done)]).integers(2**31))
+        self._episode_ended = time.perf_counter()
         player.play(part.tasks, missing, self._keep, stream, part.env_kwargs)
 
     def _keep(self, index: int, episode: Episode) -> None:
-        trajectory = episode.trajectory()
-        costs = Costs(trajectory.task_id, trajectory.seed, visual_tokens(episode))
+        trajectory, before = episode.trajectory(), self._episode_ended
+        self._episode_ended = time.perf_counter()
+        costs = Costs(trajectory.task_id, trajectory.seed, visual_tokens(episode), self._episode_ended - before)
         append(self.costs, json.dumps(dataclasses.asdict(costs)))  # first: an episode that is there has its costs
         append(self.trajectories, trajectory.to_json())
 

@@ -122,8 +122,8 @@ def _add_what(group: "argparse._ArgumentGroup") -> None:
     add(
         "--policy", required=True,
         help="micro (the model that is shipped), a Hugging Face folder or id, endpoint:MODEL@BASE_URL, "
-        f"{', '.join(SCRIPTED)}, or module:object: something with `act`, a function of one conversation, or what makes "
-        "one of these without arguments; see docs/custom_agents.md",
+        f"{', '.join(SCRIPTED)}, a run folder of baselines/ppo.py, or module:object: something with `act`, a function "
+        "of one conversation, or what makes one of these without arguments; see docs/custom_agents.md",
     )  # fmt: skip
     add("--samples", type=int, default=1, metavar="K", help="episodes a question (%(default)s)")
     add("--limit", type=int, help="questions of each entry of --tasks (all of a set on disk; 256 of a suite)")
@@ -243,15 +243,17 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
 
 
 def trained_with(policy: str) -> dict[str, Any]:
-    """Return how a model of `agents/train_vlm.py` saw pictures, from the config.json of its run; else nothing.
+    """Return how a model of `agents/train_vlm.py` or `baselines/ppo.py` saw pictures, from the config.json of its run.
 
-    A run keeps its models two folders below that file: ``RUN/rl/model``, ``RUN/rl/checkpoint-100``.
+    A run of the first keeps its models two folders below that file, ``RUN/rl/model``, ``RUN/rl/checkpoint-100``; one of
+    the second is given itself. For a model of another origin: nothing.
     """
     folder = Path(policy).resolve()
     if not (folder / "config.json").is_file() or len(folder.parents) < 2:
         return {}
+    run = folder if (folder / "checkpoints").is_dir() else folder.parents[1]
     try:
-        settings = json.loads((folder.parents[1] / "config.json").read_text(encoding="utf-8"))["settings"]
+        settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["settings"]
         return {name: settings[name] for name in ("preset", "coordinates", "crop_padding") if name in settings}
     except (OSError, ValueError, KeyError, TypeError):  # the model is of another origin
         return {}

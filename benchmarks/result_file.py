@@ -17,11 +17,14 @@ class Costs:
         task_id: Its task.
         seed: Of its reset; with the task it tells episodes of an evaluation apart.
         visual_tokens: Of the pictures in each observation, the first one's first.
+        seconds: From the end of the episode before it to its own. Of episodes played side by side only the sum means
+            something: the time of playing all of them. 0 in files from before it was measured.
     """
 
     task_id: str
     seed: int | None
     visual_tokens: tuple[int, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Evaluation:
 def read_costs(path: Path) -> dict[tuple[str, int | None], Costs]:
     """Read a file of costs; of an episode that was played twice because of a kill, the later line counts."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    read = [Costs(row["task_id"], row["seed"], tuple(row["visual_tokens"])) for row in rows]
+    read = [Costs(**row | {"visual_tokens": tuple(row["visual_tokens"])}) for row in rows]
     return {(costs.task_id, costs.seed): costs for costs in read}
 
 
