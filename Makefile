@@ -29,10 +29,14 @@ format: .venv/.ready  ## rewrite the sources in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv/.ready  ## build the pages in build/docs, links checked
+	$(BIN)/python -m sphinx -E -W --keep-going -q -d build/doctrees docs build/docs
+	@echo open build/docs/index.html
+
 gifs: .venv/.ready  ## draw the GIF of each environment for the README
 	$(BIN)/python docs/make_gifs.py
 
 throughput: .venv/.ready  ## measure resets and steps a second (ARGS="--help" lists the options)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
-.PHONY: help setup train test lint format gifs throughput
+.PHONY: help setup train test lint format docs gifs throughput

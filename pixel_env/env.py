@@ -69,6 +69,13 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     release: crops there come from the shrunken picture, and videos are one video item; here a video is numbered frames
     with times, because trainers cannot carry videos.
 
+    The suites are generated, a task being a function of seed and index; about a quarter needs no operation:
+
+    * `search`, after V*: the character on a tiny object, or where it lies, in a large scene; scored by accuracy.
+    * `count`, after TallyQA-complex: how many small things satisfy a condition; accuracy.
+    * `read`, after InfographicVQA: a short string in a named panel of a page; ANLS.
+    * `clip`, after MVBench: which, when, how many, in what order, of brief events in a video of 16 frames; accuracy.
+
     ## Action Space
     Text of any length and alphabet: reasoning with one call, or an answer. Calls are JSON, or a short form:
 
@@ -88,7 +95,14 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     the i-th image stands. Sides are multiples of `factor`. `info["instructions"]` of `reset` is the system text.
 
     ## Rewards
-    1 for a correct answer, else 0. The registered ids add the wrappers `OperationPenalty` and `CuriosityReward`.
+    r is 1 for a correct answer, else 0. The registered ids add two wrappers, so that the rewards of an episode sum to
+
+        r' = r + alpha * max(H - RaPR, 0) * 1_PR + beta * min(N - n_vo, 0)
+
+    RaPR is the share of the last 8 episodes of the same task that used an operation with success, this one included
+    (`CuriosityReward`); 1_PR says whether this one did; n_vo counts its operations, failed ones too
+    (`OperationPenalty`). H is `threshold`, N is `limit`. `info["reward_terms"]` holds each term. Source: arXiv
+    2505.15966, section 4.
 
     ## Episode End
     An answer terminates; the turn number `max_turns` without an answer truncates; never both.
@@ -101,7 +115,8 @@ class PixelReasonEnv(gym.Env[Observation, str]):
     `CuriosityReward`), `reward_terms`, `views` (this turn's, a list of `View`); `instructions` at reset.
 
     ## Arguments
-    `reset(options={"task": index_or_id})` picks a task; else one is drawn. See `__init__` for those of the constructor.
+    `reset(options={"task": index_or_id})` picks a task; else one is drawn. Those of `gymnasium.make` are the
+    constructor's, see `__init__`.
 
     ## Version History
     * v0: first version; may change until 0.1.0 is tagged.
