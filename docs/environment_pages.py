@@ -27,9 +27,7 @@ SECTIONS = (
 def sections() -> dict[str, str]:
     """Return the text below each heading of the docstring, and what stands before them under ``""``."""
     summary, *parts = re.split(r"^## (.+)\n", inspect.getdoc(PixelReasonEnv) or "", flags=re.MULTILINE)
-    return {"": summary.strip()} | {
-        name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)
-    }
+    return {"": summary.strip()} | {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def meanings() -> dict[str, str]:
