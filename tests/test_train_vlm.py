@@ -68,6 +68,9 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path, weights: str) 
         assert all("-test-" in t.task_id and t.error is None for t in played)
     assert len(load_jsonl(finished / "trajectories" / "demonstrations.jsonl")) == 16
     assert (finished / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    told = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    logged = {name for row in read_metrics(finished / "metrics.jsonl") for name in row}
+    assert {name for name in logged if f"`{name}`" not in told} == set()
     for stage in ("warm_start", "rl"):
         assert list((finished / stage).rglob("events.out.tfevents*"))
         assert (finished / stage / "model" / "model.safetensors").exists()
