@@ -118,7 +118,7 @@ def help_of(*command: str) -> str:
     return told.stdout
 
 
-ENV = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+ENV = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "HF_HUB_OFFLINE": "1"}
 COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
 
 
