@@ -305,17 +305,14 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert log["rewards/operation_penalty/mean"] == pytest.approx(-0.05 * 3 / 8)
     assert log["rapr"] == 3 / 8 and log["tools/call_frequency"] == 8 / 8
 
-    # Every picture reached the loss, and none of its tokens is trained.
+    # Every picture reached the loss, and what is trained is what the policy wrote. (TRL shuffles the rows.)
     (inputs,) = seen
+    assert sorted(inputs["num_images"]) == sorted([1 + 1, 1, 1, 1, 1 + 2, 1 + 2, 1, 1])
     whole = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-    pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    views = [1 + 1, 1, 1, 1, 1 + 2, 1 + 2, 1, 1]
-    assert inputs["num_images"] == views
-    assert (whole == pad).sum() == inputs["image_grid_thw"].prod(1).sum() / 4
-    trained = inputs["completion_ids"][(inputs["completion_mask"] * inputs["tool_mask"]).bool()]
-    assert pad not in trained.tolist()
-    written = [f"{text(turn)}<|im_end|>" for turns in rollouts for turn in turns]
-    assert tokenizer.decode(trained) == "".join(written)
+    assert (whole == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == inputs["image_grid_thw"].prod(1).sum() / 4
+    trained = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+    texts = [tokenizer.decode(ids[mask]) for ids, mask in zip(inputs["completion_ids"], trained, strict=True)]
+    assert sorted(texts) == sorted("".join(f"{text(turn)}<|im_end|>" for turn in turns) for turns in rollouts)
 
     # It learned something, and what it saved can be loaded.
     before, after = (micro.load_model(path).state_dict() for path in (micro.MICRO_BASE, tmp_path))
