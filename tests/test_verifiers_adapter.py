@@ -1,4 +1,4 @@
-"""verifiers plays the environments as the plugin `pixel-env`; its rewards are those of the environment and the group."""
+"""verifiers plays the environments as the plugin `pixel-env`; the rewards are the environment's and the group's."""
 
 import asyncio
 import json

@@ -1,8 +1,8 @@
 """The environments as a plugin of verifiers 0.4, named `pixel-env`.
 
 verifiers names a plugin by its package and looks for classes in the package's `__all__`; so `pixel_env` lists those of
-this module where verifiers is installed. An episode of verifiers is a group of attempts at one task, each a conversation
-in which the environment is the user: only so can RaPR be taken over the group.
+this module where verifiers is installed. An episode of verifiers is a group of attempts at one task, each of them a
+conversation in which the environment is the user: only so can RaPR be taken over the group.
 """
 
 import asyncio
