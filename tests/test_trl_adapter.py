@@ -266,12 +266,15 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         [[LOOK], r"\boxed{A}"], [[UNKNOWN], r"\boxed{B}"], ["<tool_call>{"], [[INVERTED], [INVERTED], r"\boxed{D}"],
         [[LOOK, LOOK], r"\boxed{A}"], [[LOOK], [LOOK], r"\boxed{B}"], [r"\boxed{C}"], [r"\boxed{D}"],
     ]  # fmt: skip
-    waiting = [list(turns) for turns in rollouts]
+    no_picture: list[Sequence[Turn]] = [[[INVERTED], r"\boxed{A}"], [[UNKNOWN], r"\boxed{A}"], *[[r"\boxed{A}"]] * 6]
+    batches = [[list(turns) for turns in batch] for batch in (no_picture, rollouts)]
     tokenizer = micro.load_processor(micro.MICRO_BASE).tokenizer
     generate = Qwen2_5_VLForConditionalGeneration.generate
 
     def forced(self: Any, *args: Any, **kwargs: Any) -> Any:
-        texts = [text(turns.pop(0)) for turns in waiting if turns]  # in order, those whose last turn was a call
+        if not any(batches[0]):
+            batches.pop(0)
+        texts = [text(turns.pop(0)) for turns in batches[0] if turns]  # in order, those whose last turn was a call
         assert len(texts) == len(kwargs["input_ids"])
         force = Forced(kwargs["input_ids"].shape[1], texts, tokenizer)
         return generate(self, *args, **kwargs, logits_processor=LogitsProcessorList([force]))
@@ -288,7 +291,7 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     options = {
         "model_name_or_path": micro.MICRO_BASE, "output_dir": tmp_path, "preset": "micro", "num_tasks": 4,
-        "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 500, "max_steps": 1,
+        "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 500, "max_steps": 2,
         "logging_steps": 1, "report_to": "none", "use_cpu": "true", "bf16": "false", "dtype": "float32",
         "gradient_checkpointing": "false", "learning_rate": 1e-3, "save_strategy": "no", "seed": 1,
     }  # fmt: skip
@@ -299,14 +302,15 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     tasks = [environment._bare.task.task_id for environment in trainer.environments]
     assert tasks[:4] == tasks[:1] * 4 and tasks[4:] == tasks[4:5] * 4
     infos = [directly(task, [turn for turn in turns], max_turns=5) for task, turns in zip(tasks, rollouts, strict=True)]
-    log = trainer.state.log_history[0]
+    first, log, *_ = trainer.state.log_history
+    assert first["tools/call_frequency"] == 2 / 8 and first["rapr"] == 0
     assert log["rewards/correctness/mean"] == pytest.approx(np.mean([bool(info["correct"]) for info in infos]))
     assert log["rewards/curiosity/mean"] == pytest.approx(0.5 * (0.3 - 0.25) / 8)
     assert log["rewards/operation_penalty/mean"] == pytest.approx(-0.05 * 3 / 8)
     assert log["rapr"] == 3 / 8 and log["tools/call_frequency"] == 8 / 8
 
     # Every picture reached the loss, and what is trained is what the policy wrote. (TRL shuffles the rows.)
-    (inputs,) = seen
+    _, inputs = seen
     assert sorted(inputs["num_images"]) == sorted([1 + 1, 1, 1, 1, 1 + 2, 1 + 2, 1, 1])
     whole = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
     pads = (whole == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum()
@@ -319,3 +323,8 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before, after = (micro.load_model(path).state_dict() for path in (micro.MICRO_BASE, tmp_path))
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert any("visual" in name for name in changed) and any("language_model" in name for name in changed)
+
+
+def test_the_page_holds_the_script() -> None:
+    page = (SCRIPT.parents[1] / "trl.md").read_text(encoding="utf-8")
+    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```\n" in page

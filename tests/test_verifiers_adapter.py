@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ from pixel_env.adapters.groups import TERMS
 from pixel_env.decoding import MediaError
 from pixel_env.env import PixelReasonEnv
 from pixel_env.rewards import shaped_rewards
-from pixel_env.trajectory import Trajectory, replay
+from pixel_env.trajectory import Trajectory, load_jsonl, replay
 
 ENV = "PixelReason-Zoom-v0"
+SCRIPT = Path(__file__).parents[1] / "docs" / "examples" / "verifiers_play.py"
 LOOK = '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [10, 10, 60, 60], "target_image": 1}}</tool_call>'
 INVERTED = LOOK.replace("[10, 10, 60, 60]", "[60, 10, 20, 60]")
 ALONE = [[LOOK, r"\boxed{A}"], [INVERTED, INVERTED, r"\boxed{B}"], ["<tool_call>{", r"\boxed{C}"], [r"\boxed{D}"]]
@@ -196,3 +198,20 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         list(vf.load_environment(config(taskset={"num_tasks": 2, "settings": settings})).taskset)
     with pytest.raises(ValueError, match="attempts"):
         config(attempts=0)
+
+
+def test_the_script_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(lambda n, body: completion(LOOK if len(images(body)) == 1 else r"\boxed{A}")) as server:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "served-model", server.url])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert server.most_running > 1 and server.bodies[0]["temperature"] == 1.0
+    assert "'curiosity': 0.0" in capsys.readouterr().out
+    assert len(load_jsonl(tmp_path / "played.jsonl")) == 4 * 8
+
+
+def test_the_page_holds_the_script() -> None:
+    page = (SCRIPT.parents[1] / "verifiers.md").read_text(encoding="utf-8")
+    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```\n" in page

@@ -28,6 +28,8 @@ processor = AutoProcessor.from_pretrained(model.model_name_or_path)
 processor.chat_template = qwen3_vl_chat_template  # that of Qwen2.5-VL knows no functions
 config.max_tool_calling_iterations = 4  # the prompt promises five turns
 config.generation_kwargs = {"suppress_tokens": [processor.image_token_id, processor.video_token_id]}
+# Without torchvision TRL would else stop at the first batch in which no call shows an image.
+config.chat_template_kwargs = {"processor_kwargs": {"images_kwargs": {"return_tensors": "pt"}}}
 settings = {"preset": tasks.preset, "max_turns": 5}
 trainer = GRPOTrainer(
     model.model_name_or_path,
