@@ -142,7 +142,7 @@ class PixelGroup(vf.Env[PixelGroupConfig]):
                 await asyncio.to_thread(episode.step, _action(said))
             if episode.error is not None:
                 raise MediaError(episode.error)
-        is_video = episode.env.unwrapped.task.media.kind == "video"
+        is_video = episode.env.unwrapped.task.media.kind == "video"  # type: ignore[attr-defined]
         interaction.trace.info |= {"trajectory": episode.trajectory().to_json(), "is_video": is_video}
 
     async def finalize(self, task: PixelTask, episode: vf.Episode) -> None:
