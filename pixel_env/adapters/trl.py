@@ -95,8 +95,8 @@ class ToolEnvironment:
     def _call(self, name: str, **arguments: Any) -> list[Block]:
         if self._episode.done:
             return [_text(NO_TURN_LEFT)]
-        self._calls += 1
         self._episode.step(action_text(None, [(name, json.dumps(arguments))]))
+        self._calls += 1
         if self._episode.error is not None:
             return [_text(NOT_DECODED)]
         return _blocks(self._episode.conversation.observations[-1])
