@@ -323,8 +323,3 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before, after = (micro.load_model(path).state_dict() for path in (micro.MICRO_BASE, tmp_path))
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert any("visual" in name for name in changed) and any("language_model" in name for name in changed)
-
-
-def test_the_page_holds_the_script() -> None:
-    page = (SCRIPT.parents[1] / "trl.md").read_text(encoding="utf-8")
-    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```\n" in page

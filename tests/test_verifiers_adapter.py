@@ -210,8 +210,3 @@ def test_the_script_of_the_page_runs(
     assert server.most_running > 1 and server.bodies[0]["temperature"] == 1.0
     assert "'curiosity': 0.0" in capsys.readouterr().out
     assert len(load_jsonl(tmp_path / "played.jsonl")) == 4 * 8
-
-
-def test_the_page_holds_the_script() -> None:
-    page = (SCRIPT.parents[1] / "verifiers.md").read_text(encoding="utf-8")
-    assert f"```python\n{SCRIPT.read_text(encoding='utf-8')}```\n" in page
