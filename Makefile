@@ -20,6 +20,17 @@ train: .venv/.ready  ## warm start, curiosity RL and evaluation of the micro mod
 test: .venv/.ready  ## run the tests (ARGS="-k name" chooses some)
 	$(BIN)/python -m pytest $(ARGS)
 
+# verifiers wants other versions than constraints.txt.
+.venv-trl/.ready: CONSTRAINTS := --constraint constraints.txt
+.venv-%/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet $(CONSTRAINTS) --editable ".[$*]" "pytest>=8"
+	@touch $@
+
+adapters: .venv-trl/.ready .venv-verifiers/.ready  ## test each adapter against its library, in an environment of its own
+	.venv-trl/bin/python -m pytest tests/test_trl_adapter.py
+	.venv-verifiers/bin/python -m pytest tests/test_verifiers_adapter.py
+
 lint: .venv/.ready  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +50,4 @@ gifs: .venv/.ready  ## draw the GIF of each environment for the README
 throughput: .venv/.ready  ## measure resets and steps a second (ARGS="--help" lists the options)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
-.PHONY: help setup train test lint format docs gifs throughput
+.PHONY: help setup train test adapters lint format docs gifs throughput

@@ -15,9 +15,9 @@ from typing import Any, Self
 import gymnasium as gym
 from tqdm import tqdm
 
-from agents.chat import Show, Tools, data_url, messages
 from agents.endpoint import Endpoint, EndpointError
 from agents.replies import Reply, ReplyLog, Usage
+from pixel_env.chat import Show, Tools, data_url, messages
 from pixel_env.prompts import functions_apart
 from pixel_env.rollout import Conversation, Episode, Planned, plan
 from pixel_env.settings import one_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.chat import action_text
+from pixel_env.chat import action_text
 
 
 @dataclass(frozen=True)

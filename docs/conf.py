@@ -19,7 +19,6 @@ html_copy_source = False
 exclude_patterns = ["examples"]
 myst_heading_anchors = 4  # links to headings are checked
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # the last line of index.md is for pages that it does not name
 
 
 def adapt_links(app: Sphinx, name: str, source: list[str]) -> None:

@@ -44,6 +44,12 @@ GUIDELINE = guideline(OPERATIONS)
 
 ANSWER_RECEIVED = "Answer received."
 
+NO_TURN_LEFT = "Error: no turn is left."
+"""Answers a call that comes after the end, where a library goes on asking the policy."""
+
+NOT_DECODED = "Error: the picture cannot be shown."
+"""Stands for media that cannot be decoded, where a library goes on asking the policy."""
+
 WHAT_IS_SHOWN = "What is shown?"
 """Asked about media that come without a question."""
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from agents.chat import action_text, data_url, messages, native_call, template_messages
 from pixel_env import prompts
 from pixel_env.actions import CropImage, Malformed, SelectFrames, parse, render
+from pixel_env.chat import action_text, data_url, messages, native_call, template_messages
 from pixel_env.rollout import Conversation
 
 RNG = np.random.default_rng(0)

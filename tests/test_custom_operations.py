@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from agents.chat import messages, native_call
 from pixel_env import Operation, PixelReasonEnv
 from pixel_env.actions import SCHEMAS, Answer, CustomCall, Malformed, parse, render
+from pixel_env.chat import messages, native_call
 from pixel_env.custom_operations import OperationError
 from pixel_env.faithfulness import calls, faithfulness
 from pixel_env.game import Game

@@ -66,7 +66,7 @@ def test_links_of_the_pages_lead_somewhere(page: str) -> None:
 
 def test_every_example_is_shown_or_named() -> None:
     for path in (ROOT / "docs" / "examples").glob("*.py"):
-        assert any(f"examples/{path.name}" in text for text in PAGES.values()), path.name
+        assert any(f"examples/{path.name}" in text for text in (README, *PAGES.values())), path.name
 
 
 def test_there_are_blocks_to_run() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import pixel_env
+
 ROOT = Path(__file__).parents[1]
 LOWER = {"pixel_env": (), "baselines": ("pixel_env",), "agents": ("pixel_env",)}
 LOWER["benchmarks"] = ("pixel_env", "baselines", "agents")
@@ -43,6 +45,12 @@ def test_importing_the_environment_imports_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'trl', 'decord'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_package_offers_nothing_that_it_does_not_list() -> None:
+    with pytest.raises(AttributeError, match="module 'pixel_env' has no attribute 'nothing'"):
+        _ = pixel_env.nothing
+    assert all(hasattr(pixel_env, name) for name in pixel_env.__all__)
 
 
 def test_only_the_environment_is_installed() -> None:

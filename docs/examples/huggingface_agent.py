@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from agents.chat import template_messages
 from agents.micro import load_model, load_processor
+from pixel_env.chat import template_messages
 from pixel_env.evaluation import evaluate
 from pixel_env.rollout import Conversation, rollout
 

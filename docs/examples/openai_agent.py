@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from openai import OpenAI
 
-from agents.chat import messages
+from pixel_env.chat import messages
 from pixel_env.evaluation import evaluate
 from pixel_env.rollout import Conversation, rollout
 

@@ -51,7 +51,7 @@ def messages(conversation: Conversation, tools: Tools = "text", show: Show = dat
     system, schemas = (conversation.instructions, []) if tools == "text" else functions_apart(conversation.instructions)
     first, *later = conversation.observations
     said: list[Message] = [{"role": "system", "content": system}] if system else []
-    said.append({"role": "user", "content": _parts(first["text"], first["images"], show)})
+    said.append({"role": "user", "content": parts(first["text"], first["images"], show)})
     for turn, (action, observation) in enumerate(zip(conversation.actions, later, strict=True), start=1):
         text, images = observation["text"], observation["images"]
         call_id = f"call{turn:05d}"  # nine letters and digits, which the strictest servers ask for
@@ -59,7 +59,7 @@ def messages(conversation: Conversation, tools: Tools = "text", show: Show = dat
         if call is None:
             # A marker in the policy's words is no image, and half a surrogate pair cannot be sent.
             said += [{"role": "assistant", "content": plain(action)}]
-            said += [{"role": "user", "content": _parts(text, images, show)}]
+            said += [{"role": "user", "content": parts(text, images, show)}]
         else:
             said += [call, *_result(call_id, text, images, show)]
     return said
@@ -125,14 +125,14 @@ def action_text(content: str | None, calls: Sequence[tuple[str, str]]) -> str:
     return " ".join([content.rstrip(), *tagged])
 
 
-def _parts(text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
+def parts(text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
     """Return the parts of a message, every image where its marker stands in the text."""
     first, *rest = text.split(IMAGE_MARKER)
     _check(len(rest), len(images))
-    parts = [_text(first)]
+    made = [_text(first)]
     for image, words in zip(images, rest, strict=True):
-        parts += [_picture(image, show), _text(words)]
-    return [part for part in parts if part.get("text") != ""]
+        made += [_picture(image, show), _text(words)]
+    return [part for part in made if part.get("text") != ""]
 
 
 def _result(call_id: str, text: str, images: Sequence[np.ndarray], show: Show) -> list[Message]:
