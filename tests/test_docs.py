@@ -100,13 +100,13 @@ def test_quoted_messages_are_in_the_code() -> None:
 
 
 def commands(text: str) -> set[str]:
-    """Return every command line that begins with ``python``, from blocks and from running text."""
+    """Return every command line of blocks and running text that runs a file or a module."""
     blocks = re.findall(r"^```(\S*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     shell = [block.replace("\\\n", " ") for language, block in blocks if language in ("", "sh", "bash")]
     lines = [line for block in shell for line in block.splitlines()]
     rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
-    return {line.split(" #")[0].strip() for line in lines if line.startswith("python ")}
+    return {line.split(" #")[0].strip() for line in lines if re.match("python (?!-c)", line)}
 
 
 @cache
