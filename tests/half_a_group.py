@@ -51,6 +51,8 @@ def main(folder: Path) -> None:
         **{name: metrics[name][-1] for name in ("rapr", "curiosity", "correctness", "uniform_groups")},
     }
     (folder / f"process-{state.process_index}-of-{state.num_processes}.json").write_text(json.dumps(found))
+    state.wait_for_everyone()  # one that ends before the others may take them along
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def test_the_answer_follows_from_the_reason(suite: str, level: int) -> None:
             parts = re.split(r", (?=the)", seen)
             first = {part[4:].partition(" is in")[0]: int(re.findall(r"\d+", part)[0]) for part in parts}
             assert len(first) == 2 and min(first, key=lambda name: first[name]) == answer
-            assert told == f"{first.pop(answer)} before {first.popitem()[1]}"
+            begun = [f"{number} the {name}" for name, number in first.items()]
+            assert told == f"{', '.join(begun)}, first {first[answer]} the {answer}"
         else:
             assert f" {answer}" in said
 
