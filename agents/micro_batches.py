@@ -12,14 +12,16 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from agents import micro_calls, micro_lessons, micro_sheets
+from agents import micro_calls, micro_chats, micro_lessons, micro_sheets
 from agents.conversation import ChatEncoder, Tokens
 from agents.micro import FACTOR
-from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, whole
+from agents.micro_lessons import CLIP_TASKS, IMAGE_TASKS, PIXELS, Lesson, closeup_region, take, whole
 from agents.micro_seeing import Labels, Picture
 from agents.micro_sheets import DRILLS, sheet_view
 from agents.micro_weights import token_weights
+from agents.reasons import things
 from pixel_env.media import MAX_ENLARGEMENT, view_size
+from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES
 from pixel_env.tasks.world import NUM_FRAMES, pick, shuffled
 
@@ -223,7 +225,7 @@ def _place_lesson(rng: np.random.Generator, share: float) -> Lesson:
     if kind < 0.75:
         return micro_sheets.count_drill(rng)
     if kind < 0.85:
-        return next(filter(None, (micro_lessons.check_lesson(rng, task) for task in drawn)))
+        return next(filter(None, (micro_chats.check_lesson(rng, task) for task in drawn)))
     return pick(rng, DRILLS[:-1])(rng)
 
 
@@ -231,7 +233,69 @@ def speaking_batch(seed: int, count: int, sheet_share: float) -> list[list[Lesso
     """`count` sequences of lessons, a share of them sheets, the rest pictures and clips, a function of the seed."""
     rng = np.random.default_rng([seed, 2])
     sheets = [drills(rng, 2) for _ in range(int(rng.binomial(count, sheet_share)))]
-    return sheets + micro_lessons.sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), CLIP_SHARE)
+    return sheets + sequences(rng, (IMAGE_TASKS, CLIP_TASKS), count - len(sheets), CLIP_SHARE)
+
+
+def sequences(
+    rng: np.random.Generator, tasks: Sequence[ProceduralTasks], count: int, clip_share: float
+) -> list[list[Lesson]]:
+    """`count` sequences of lessons. Lessons of one sequence come from unrelated pictures, in random order.
+
+    Args:
+        rng: Draws everything.
+        tasks: Task sets to draw from: images first, clips last.
+        count: Number of sequences.
+        clip_share: Share of sequences that show a whole clip.
+    """
+    images, clips = tasks
+    pool: list[Lesson] = []
+    result: list[list[Lesson]] = []
+    number_of_clips = int(rng.binomial(count, clip_share))
+    for _ in range(number_of_clips):
+        clip = clips[int(rng.integers(len(clips)))]
+        result.append(
+            [
+                (
+                    micro_chats.followed_lesson
+                    if clip.needs_operation and rng.random() < 0.35
+                    else micro_lessons.clip_lesson
+                )(rng, clip)
+            ]
+        )
+    while len(pool) < 2.5 * (count - number_of_clips) + 4:
+        if rng.random() < 0.15:
+            clip = clips[int(rng.integers(len(clips)))]
+            frames = clip.cue.frames  # type: ignore[union-attr]
+            canvas = clip.media.canvases[pick(rng, frames)]  # type: ignore[attr-defined]
+            pool.append(micro_lessons.lesson(rng, take(canvas, whole(canvas), closeup=True)))
+            continue
+        task = images[int(rng.integers(len(images)))]
+        canvas = task.media.canvases[0]  # type: ignore[attr-defined]
+        if rng.random() < 0.8:
+            shot = take(canvas, whole(canvas))
+            pool.append(
+                micro_lessons.mark_lesson(rng, shot) if rng.random() < 0.35 else micro_lessons.lesson(rng, shot, most=5)
+            )
+        for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
+            pool.append(micro_lessons.lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
+        pool.append(micro_lessons.question_lesson(rng, task))
+        if rng.random() < 0.35 and (asked_for := micro_lessons.places_lesson(rng, task)):
+            pool.append(asked_for)
+        if rng.random() < 0.5 and (looked_for := micro_chats.check_lesson(rng, task)):
+            pool.append(looked_for)
+        if rng.random() < 0.7:
+            drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
+            pool.append(micro_lessons.question_lesson(rng, next(task for task in drawn if not task.needs_operation)))
+        if task.needs_operation and rng.random() < 0.6:
+            pool.append(micro_chats.followed_lesson(rng, task))
+    plain = shuffled(rng, [one for one in pool if not one.system])
+    offered = [one for one in pool if one.system]
+    for one in shuffled(rng, offered)[: (count - number_of_clips) // 3]:
+        result.append([one])
+    while len(result) < count:
+        drill = [micro_lessons.conclusion_lesson(rng, tasks)] if rng.random() < 0.3 else []
+        result.append(shuffled(rng, [*drill, *(plain.pop() for _ in range(2 - len(drill)))]))
+    return result
 
 
 def collate(examples: Sequence[Example], pad: int, image_pad: int) -> dict[str, torch.Tensor]:

@@ -4,19 +4,17 @@ A lesson is a few turns about one picture or clip. Nothing here is a trajectory 
 result of a call, and the functions that are offered have other names than the environment's.
 """
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agents.boxes import overlap
 from agents.micro import FACTOR
 from agents.micro_calls import call_box, call_entries, offer, some_call
 from agents.micro_questions import boxed, clip_questions, view_questions, worded
 from agents.micro_seeing import Picture
-from agents.reasons import Thing, fact, facts, frames_of, in_rows, named, places, reason, recognisable, sentence, things
+from agents.reasons import Thing, fact, facts, frames_of, in_rows, places, reason, sentence, things
 from pixel_env import prompts
 from pixel_env.media import MAX_ENLARGEMENT, Box, view_size
 from pixel_env.tasks import DrawnSource, ProceduralTasks, Task
@@ -175,14 +173,15 @@ def lesson(rng: np.random.Generator, shot: Shot, most: int = 4) -> Lesson:
     return about(shot, chosen)
 
 
-def _header(picture: Picture) -> str:
+def header(picture: Picture) -> str:
+    """What stands before a picture; its number is put in when lessons are joined."""
     return f"Image {{number}} ({picture.size[0]}x{picture.size[1]}): {prompts.IMAGE_MARKER}\n"
 
 
 def about(shot: Shot, turns: Sequence[tuple[str, str, str]], system: str = "", prefix: str = "") -> Lesson:
     """A lesson of (question, answer, skill) turns; the first one shows the shot."""
     (question, answer, skill), *rest = turns
-    first = Turn(_header(shot.picture) + prefix + question, (shot.picture,), answer, skill)
+    first = Turn(header(shot.picture) + prefix + question, (shot.picture,), answer, skill)
     return Lesson((first, *(Turn(q, (), a, s) for q, a, s in rest)), system)
 
 
@@ -315,8 +314,6 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     """All frames of a clip as small pictures: in which frames is X, and the task's own question."""
     source = task.media
     assert isinstance(source, DrawnSource)
-    if task.needs_operation and rng.random() < 0.35:
-        return followed_lesson(rng, task)
     answer = (question_text(task), answered(task, reason(task)), "guess" if task.needs_operation else "answer")
     if rng.random() < 0.3:
         turn = clip_turn(source, answer)
@@ -331,74 +328,10 @@ def clip_lesson(rng: np.random.Generator, task: Task) -> Lesson:
     return Lesson((clip_turn(source, turns[0]), *(Turn(q, (), a, s) for q, a, s in turns[1:4])), system)
 
 
-# --- a question before the picture that answers it -------------------------------------------------------------------
+# --- places and views of pictures -----------------------------------------------------------------------------------
 
-_MORE = ("More pictures follow.", "A larger picture follows.", "Wait for the next picture.")
-_SMALL = ("{} is too small to read.", "{} is too small here.")
-_SEEN = ("this is {}", "it shows {}")
-_SOUGHT = ("Look for the {}.", "Find the {}.", "Which picture shows the {}?")
-
-
-def followed_lesson(rng: np.random.Generator, task: Task) -> Lesson:
-    """A question that the first view cannot answer, then other pictures, of which the last one shows what it takes.
-
-    A chat with pictures that the user brings: nothing is called, and nothing is cut on demand.
-    """
-    source, cue = task.media, task.cue
-    assert isinstance(source, DrawnSource) and cue is not None
-    asked, naming = named(task)
-    small = pick(rng, _SMALL).format(f"{asked[:1].upper()}{asked[1:]}")
-    small = f"{naming} {small}" if naming and rng.random() < 0.5 else small
-    question = (f"{question_text(task)}\n{pick(rng, _MORE)}", small, "remark")
-    if source.kind == "video":
-        number = min(len(cue.frames), int(rng.integers(1, 4)))
-        frames = [cue.frames[k] for k in np.linspace(0, len(cue.frames) - 1, number).round().astype(int)]
-        canvases = [source.canvases[frame] for frame in frames]
-        why = facts([(canvas, whole(canvas)) for canvas in canvases], task.question)
-        shots = [take(canvas, whole(canvas), closeup=True) for canvas in canvases]
-        return Lesson((clip_turn(source, question), shown(shots, answered(task, why))))
-    canvas = source.canvases[0]
-    assert cue.box is not None
-    turns = list(about(take(canvas, whole(canvas)), [question]).turns)
-    while rng.random() < 0.5 and (wrong := mistaken(rng, canvas, cue.box, asked)):
-        turns.append(wrong)
-    shot = take(canvas, closeup_region(rng, canvas, cue.box), closeup=True)
-    turns.append(shown([shot], f"{sentence(pick(rng, _SEEN).format(asked))} {answered(task, evidence(task))}"))
-    return Lesson(tuple(turns))
-
-
-def mistaken(rng: np.random.Generator, canvas: Canvas, wanted: Box, name: str) -> Turn | None:
-    """A close-up of another thing than the one at `wanted`, more often one of a similar name, and what it shows.
-
-    It is named before it is judged: a micro model that has to judge first has not looked yet, and guesses for good.
-    """
-    words = set(name.split())
-    others = [t for t in things(canvas) if recognisable(t) and t.name != "title" and f"the {t.name}" != name]
-    alike = [t for t in others if words & (set(t.name.split()) - {"tray", "panel"})]
-    for thing in shuffled(rng, alike if alike and rng.random() < 0.7 else others)[:2]:
-        shot = take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)
-        if not overlap(shot.picture.region, wanted):
-            return shown([shot], sentence(f"{pick(rng, _SEEN).format(f'the {thing.name}')}, not {name}"), "check")
-    return None
-
-
-def check_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
-    """Close-ups of a thing that is looked for and of others, in random order; None where nothing can be told apart."""
-    canvas = task.media.canvases[0]  # type: ignore[attr-defined]
-    known = [t for t in take(canvas, whole(canvas)).askable() if recognisable(t) and t.name != "title"]
-    if len(known) < 2:
-        return None
-    name = pick(rng, known).name
-    wanted = next(thing for thing in things(canvas) if thing.name == name)
-    turns: list[Turn] = []
-    while len(turns) < 4:
-        turn = mistaken(rng, canvas, wanted.box, f"the {name}") if rng.random() < 0.6 else None
-        if turn is None:
-            shot = take(canvas, closeup_region(rng, canvas, wanted.box), closeup=True)
-            turn = shown([shot], sentence(pick(rng, _SEEN).format(f"the {name}")), "check")
-        turns.append(turn)
-    first = replace(turns[0], text=f"{pick(rng, _SOUGHT).format(name)}\n{turns[0].text}")
-    return Lesson((first, *turns[1:]))
+MORE = ("More pictures follow.", "A larger picture follows.", "Wait for the next picture.")
+SMALL = ("{} is too small to read.", "{} is too small here.")
 
 
 def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
@@ -416,8 +349,8 @@ def places_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
     turns = [(f"Which: {', '.join(said)}.", ", ".join(said.values()), "place")]
     for place, thing in found:
         asked, _ = read(rng, replace(thing, name=place))
-        small = pick(rng, _SMALL).format(f"The {thing.name}")
-        turns.append((f"{asked}\n{pick(rng, _MORE)}", f"{sentence(said[place])} {small}", "place"))
+        small = pick(rng, SMALL).format(f"The {thing.name}")
+        turns.append((f"{asked}\n{pick(rng, MORE)}", f"{sentence(said[place])} {small}", "place"))
         turns.append((*by_place(rng, place, thing), "place"))
     return about(shot, shuffled(rng, turns)[:4])
 
@@ -428,66 +361,6 @@ def view_lesson(rng: np.random.Generator, task: Task) -> Lesson | None:
     shot = take(canvas, whole(canvas))
     turns = [(*turn, "answer") for turn in view_questions(rng, shot.things, MARGIN)[:4]]
     return about(shot, turns) if turns else None
-
-
-def shown(shots: Sequence[Shot], answer: str, skill: str = "followed answer") -> Turn:
-    """A turn that shows pictures and asks nothing new."""
-    pictures = tuple(shot.picture for shot in shots)
-    return Turn("".join(map(_header, pictures)).rstrip("\n"), pictures, answer, skill)
-
-
-# --- a batch --------------------------------------------------------------------------------------------------------
-
-
-def sequences(
-    rng: np.random.Generator, tasks: Sequence[ProceduralTasks], count: int, clip_share: float
-) -> list[list[Lesson]]:
-    """`count` sequences of lessons. Lessons of one sequence come from unrelated pictures, in random order.
-
-    Args:
-        rng: Draws everything.
-        tasks: Task sets to draw from: images first, clips last.
-        count: Number of sequences.
-        clip_share: Share of sequences that show a whole clip.
-    """
-    images, clips = tasks
-    pool: list[Lesson] = []
-    result: list[list[Lesson]] = []
-    number_of_clips = int(rng.binomial(count, clip_share))
-    for _ in range(number_of_clips):
-        result.append([clip_lesson(rng, clips[int(rng.integers(len(clips)))])])
-    while len(pool) < 2.5 * (count - number_of_clips) + 4:
-        if rng.random() < 0.15:
-            clip = clips[int(rng.integers(len(clips)))]
-            frames = clip.cue.frames  # type: ignore[union-attr]
-            canvas = clip.media.canvases[pick(rng, frames)]  # type: ignore[attr-defined]
-            pool.append(lesson(rng, take(canvas, whole(canvas), closeup=True)))
-            continue
-        task = images[int(rng.integers(len(images)))]
-        canvas = task.media.canvases[0]  # type: ignore[attr-defined]
-        if rng.random() < 0.8:
-            shot = take(canvas, whole(canvas))
-            pool.append(mark_lesson(rng, shot) if rng.random() < 0.35 else lesson(rng, shot, most=5))
-        for thing in shuffled(rng, [t for t in things(canvas) if t.text or t.dots is not None])[:2]:
-            pool.append(lesson(rng, take(canvas, closeup_region(rng, canvas, thing.box), closeup=True)))
-        pool.append(question_lesson(rng, task))
-        if rng.random() < 0.35 and (asked_for := places_lesson(rng, task)):
-            pool.append(asked_for)
-        if rng.random() < 0.5 and (looked_for := check_lesson(rng, task)):
-            pool.append(looked_for)
-        if rng.random() < 0.7:
-            drawn = (images[int(rng.integers(len(images)))] for _ in itertools.count())
-            pool.append(question_lesson(rng, next(task for task in drawn if not task.needs_operation)))
-        if task.needs_operation and rng.random() < 0.6:
-            pool.append(followed_lesson(rng, task))
-    plain = shuffled(rng, [one for one in pool if not one.system])
-    offered = [one for one in pool if one.system]
-    for one in shuffled(rng, offered)[: (count - number_of_clips) // 3]:
-        result.append([one])
-    while len(result) < count:
-        drill = [conclusion_lesson(rng, tasks)] if rng.random() < 0.3 else []
-        result.append(shuffled(rng, [*drill, *(plain.pop() for _ in range(2 - len(drill)))]))
-    return result
 
 
 def corpus(seed: int = 0) -> list[str]:

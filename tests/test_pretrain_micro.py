@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import micro, micro_calls, micro_lessons, micro_sheets, pretrain_micro
+from agents import micro, micro_calls, micro_chats, micro_lessons, micro_sheets, pretrain_micro
 from agents.boxes import inside, overlap
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
@@ -257,7 +257,7 @@ def test_pictures_that_follow_a_question_answer_it_at_last() -> None:
         if not task.needs_operation:
             continue
         cue = task.cue.box  # type: ignore[union-attr]
-        first, *others, last = micro_lessons.followed_lesson(rng, task).turns
+        first, *others, last = micro_chats.followed_lesson(rng, task).turns
         assert task.question in first.text and "boxed{" not in first.answer
         assert inside(cue, last.images[0].region) and last.answer.endswith(f"\\boxed{{{task.answers[0]}}}")
         for turn in others:
@@ -273,7 +273,7 @@ def test_close_ups_that_are_checked_show_what_is_said_of_them() -> None:
     rng = np.random.default_rng(0)
     wrong = 0
     for index in range(120):
-        checked = micro_lessons.check_lesson(rng, micro_lessons.IMAGE_TASKS[index])
+        checked = micro_chats.check_lesson(rng, micro_lessons.IMAGE_TASKS[index])
         for turn in checked.turns if checked else ():
             (picture,) = turn.images
             boxes = {thing.name: thing.box for thing in things(picture.canvas)}
@@ -290,7 +290,7 @@ def test_frames_that_follow_a_question_are_those_of_its_cue() -> None:
     rng = np.random.default_rng(0)
     tasks = [t for t in (micro_lessons.CLIP_TASKS[i] for i in range(60)) if t.needs_operation]
     for task in tasks:
-        first, last = micro_lessons.followed_lesson(rng, task).turns
+        first, last = micro_chats.followed_lesson(rng, task).turns
         wanted = [task.media.canvases[frame] for frame in task.cue.frames]  # type: ignore[attr-defined, union-attr]
         assert len(first.images) == 16 and 1 <= len(last.images) <= 3
         assert all(picture.canvas in wanted for picture in last.images)
