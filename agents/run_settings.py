@@ -127,7 +127,7 @@ def _add_run(group: Group) -> None:
         choices=LEVELS,
         default=(1, 2),
         metavar="LEVEL",
-        help="difficulties from 1 to 3, mixed (1 2)",
+        help="difficulties from 0 to 3, mixed (1 2)",
     )
     add(
         "--recipe",

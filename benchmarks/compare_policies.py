@@ -30,7 +30,7 @@ from benchmarks.result_file import read_evaluation
 from pixel_env import plot
 from pixel_env.command_line import Parser, UsageError, ending
 from pixel_env.settings import PRESETS
-from pixel_env.tasks import LEVELS, SUITES
+from pixel_env.tasks import DEFAULT_LEVELS, LEVELS, SUITES
 
 DEFAULT = ("random", "direct", "grid", "micro base=micro", "oracle")
 
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Entrant]
         help="each as --policy of evaluate.py, a name before it (random direct grid 'micro base=micro' oracle)",
     )  # fmt: skip
     add("--suites", nargs="+", choices=tuple(SUITES), default=tuple(SUITES), help="(all)")
-    add("--levels", nargs="+", type=int, choices=LEVELS, default=LEVELS, help="(1 2 3)")
+    add("--levels", nargs="+", type=int, choices=LEVELS, default=DEFAULT_LEVELS, help="(1 2 3)")
     add("--tasks", type=int, default=100, help="test tasks of each suite and level (%(default)s)")
     add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
     add("--seed", type=int, default=0, help="of guesses (%(default)s)")
