@@ -66,8 +66,8 @@ PLANS: dict[str, tuple[Point, ...]] = {
 """Points of a size, those that matter most first."""
 FORMULAS = {
     "flop": "2 a weight and token forwards, 4 backwards where it is trained; 4 * hidden a layer and pair of query and "
-    "key; vision tower by patches, its windows as they are; output head only where logits are needed; nothing twice for "
-    "checkpointing",
+    "key; vision tower by patches, its windows as they are; output head only where logits are needed; nothing "
+    "twice for checkpointing",
     "mfu": "flop of the steps / seconds of the steps / flop_per_second of the matrix product",
     "decode_bytes": "weights of the language model and its head once a step, keys and values of all tokens kept, a "
     "prompt once a group",

@@ -1,8 +1,7 @@
 """Seconds, memory and rates of the steps of training, through the code that trains: `benchmarks/scaling.py` runs it."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from agents import decoder, sft
 from agents.conversation import ChatEncoder, Tokens, patchify
@@ -27,6 +26,7 @@ from benchmarks import roofline
 from benchmarks.random_vlm import Written, random_model
 from benchmarks.rollouts import ForcedEngine, ForcedRun, ours
 from benchmarks.roofline import Grid, causal, synchronize
+from benchmarks.stopwatch import Clock, Stopwatch
 from pixel_env.rollout import Episode
 
 NEVER = 10**9
@@ -74,64 +74,6 @@ class Bench:
     written: Written
     group_size: int
     steps: int
-
-
-class Stopwatch:
-    """Seconds by phase; a phase inside another does not count for the outer one, so all add up."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.device, self._inner = device, [0.0]
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside, the device's work included."""
-        synchronize(self.device)
-        begun = time.perf_counter()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            synchronize(self.device)
-            spent = time.perf_counter() - begun
-            self.seconds[name] += spent - self._inner.pop()
-            self._inner[-1] += spent
-
-    def timing(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.phase(name):
-                return function(*args, **kwargs)
-
-        return timed
-
-    def take(self) -> dict[str, float]:
-        """Seconds since the last call."""
-        taken, self.seconds = dict(self.seconds), defaultdict(float)
-        return taken
-
-
-class Clock(TrainerCallback):
-    """Notes when steps end and what they consist of, and keeps the trainer from writing checkpoints."""
-
-    def __init__(self, watch: Stopwatch, warm_up: int) -> None:
-        """Leave the first steps out: they allocate the state of the optimizer and compile kernels."""
-        self.warm_up, self.ends, self.phases = warm_up, list[float](), list[dict[str, float]]()
-        self._watch = watch
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the end of a step; the trainer calls it."""
-        synchronize(self._watch.device)
-        self.ends.append(time.perf_counter())
-        self.phases.append(self._watch.take())
-        control.should_save = False  # the trainer saves at its end, whatever its arguments say
-
-    def counted(self) -> tuple[list[float], dict[str, float]]:
-        """Seconds of the steps after the warm-up, and their mean phases, of which "other" is the rest."""
-        seconds, phases = np.diff(self.ends[self.warm_up - 1 :]).tolist(), self.phases[self.warm_up :]
-        means = {name: fmean(one.get(name, 0.0) for one in phases) for name in phases[0]}
-        return seconds, means | {"other": fmean(seconds) - sum(means.values())}
 
 
 def grid(image: np.ndarray) -> Grid:
@@ -292,9 +234,9 @@ def measure_rollouts(point: Point, bench: Bench) -> dict[str, Any]:
     """`agents.engine` playing forced tokens: once to warm up, then once by phase."""
     model = random_model(point.size, bench.encoder.processor, bench.device, bench.dtype).eval()
     watch, written, kept, step = Stopwatch(bench.device), bench.written, list[int](), Decoder.step
-    rows = point.prompts * bench.group_size
+    tasks = [task for task in written.tasks[: point.prompts] for _ in range(bench.group_size)]
     engine = ForcedEngine(model, bench.encoder, max_new_tokens=written.longest_turn, max_completion_tokens=written.room)
-    episodes = [Episode(gym.make(bench.env_id, **bench.env_kwargs)) for _ in range(rows)]
+    episodes = [Episode(gym.make(bench.env_id, **bench.env_kwargs)) for _ in tasks]
 
     def counted(self: Decoder, tokens: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         with watch.phase("decode"):
@@ -304,7 +246,7 @@ def measure_rollouts(point: Point, bench: Bench) -> dict[str, Any]:
 
     phases = [(decoder, "patchify", "patchify"), (Decoder, "prefill", "prefill"), (Decoder, "extend", "extend")]
     phases += [(Episode, "reset", "environment"), (Episode, "step", "environment")]
-    with _forced(written.table(rows, bench.device)), ExitStack() as patched:
+    with _forced(written.table(len(tasks), bench.device)), ExitStack() as patched:
         patched.enter_context(patch.object(Decoder, "step", counted))
         for owner, name, phase in phases:
             patched.enter_context(patch.object(owner, name, watch.timing(phase, getattr(owner, name))))
@@ -312,7 +254,7 @@ def measure_rollouts(point: Point, bench: Bench) -> dict[str, Any]:
             watch.take()
             kept.clear()
             begun = time.perf_counter()
-            samples = ours(engine, written.tasks[: point.prompts], bench.group_size, episodes)
+            samples = ours(engine, tasks, bench.group_size, episodes)
             synchronize(bench.device)
             total = time.perf_counter() - begun
     for episode in episodes:
