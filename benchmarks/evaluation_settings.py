@@ -253,7 +253,7 @@ def parse(argv: Sequence[str], description: str, launched: Shard | None = None) 
     retry, out, shard, merge = (values.pop(name) for name in ("retry_errors", "out", "shard", "merge"))
     if launched and (shard or merge):
         raise UsageError(
-            f"--shard and --merge are for one process, and a launcher started {launched.count}; leave it out"
+            f"--shard and --merge are for one process, a launcher started {launched.count}; leave them out"
         )
     if merge and (shard or retry):
         raise UsageError(f"--merge plays nothing; leave {f'--shard {shard}' if shard else '--retry-errors'} out")
