@@ -155,8 +155,8 @@ class RaggedCache:
             both.append(torch.cat([prompt[self.group[rows]], own[rows, :, :high]], dim=2))
         # No fused kernel of a GPU takes a mask and heads that share keys: torch would write all scores out.
         shared = query.shape[1] // keys.shape[1]
-        every = [part[:, :, None].expand(-1, -1, shared, -1, -1).flatten(1, 2) for part in both]
-        out = scaled_dot_product_attention(query, *every, attn_mask=visible, scale=scaling)
+        k, v = (part[:, :, None].expand(-1, -1, shared, -1, -1).flatten(1, 2) for part in both)
+        out = scaled_dot_product_attention(query, k, v, attn_mask=visible, scale=scaling)
         return out.transpose(1, 2)
 
     def _step(
