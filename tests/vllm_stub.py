@@ -119,11 +119,8 @@ def app(speaker: Speaker, wire: "queue.Queue[torch.Tensor]") -> FastAPI:
 
     @served.get("/server_info")
     def server_info() -> dict[str, Any]:
-        config = {
-            "weight_transfer_config": {"backend": "nccl"},
-            "model_config": {"logprobs_mode": "processed_logprobs"},
-        }
-        return {"vllm_config": config}
+        model = {"logprobs_mode": "processed_logprobs"}
+        return {"vllm_config": {"weight_transfer_config": {"backend": "nccl"}, "model_config": model}}
 
     @served.get("/get_world_size")
     def world_size() -> dict[str, int]:
