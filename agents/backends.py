@@ -74,7 +74,7 @@ class TRLTurns:
         if pads != 1:
             raise ValueError(
                 f"expected vLLM to read {encoder.factor}x{encoder.factor} pixels as 1 token, got {pads}: its processor "
-                f"has another smallest size; see docs/scaling.md"
+                "has another smallest size; see docs/scaling.md"
             )
 
     def __call__(self, prompts: Sequence[Tokens]) -> Turns:
