@@ -5,6 +5,7 @@ may hold and when an episode ends is `agents.transcript`'s, the same for all. Ev
 beginning. The methods of TRL are private, hence its pinned version.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,14 +86,19 @@ class TRLTurns:
             [list(map(Image.fromarray, prompt.images)) or None for prompt in prompts],
             fields,
             num_generations=1,
-            has_tool_images=True,  # so that it tells the model which tokens are images
+            has_tool_images=bool(fields),  # then it tells the model which tokens are images
         )
         if not all(ids):
             raise RuntimeError("the back end gave no token for a turn; see its log")
-        return ids, self._logps(prompts, ids, fields) if logps is None else logps
+        if logps is None:
+            return ids, self._logps(prompts, ids, fields)
+        # vLLM leaves out what it cannot compute, and TRL then makes no correction.
+        return ids, [[math.nan if logp is None else logp for logp in row] for row in logps]
 
     def _pixels(self, prompts: Sequence[Tokens]) -> dict[str, torch.Tensor]:
         images = [image for prompt in prompts for image in prompt.images]
+        if not images:
+            return {}
         pixels, grid = patchify(images, self._encoder.processor.image_processor)
         device = self._trainer.accelerator.device
         return {"pixel_values": pixels.to(device), "image_grid_thw": grid.to(device)}

@@ -50,10 +50,8 @@ class Speaker:
     """
 
     def __init__(self, end_bias: float = 2.0) -> None:
-        self.model = tiny_vlm.model(scale=3.0)  # until the trainer hands over its weights
-        head = self.model.get_output_embeddings()
-        head.register_buffer("bias", torch.zeros(len(head.weight), dtype=head.weight.dtype))
-        head.bias[ENCODER.end] = end_bias
+        self.model = tiny_vlm.talking_model(end_bias, scale=3.0)  # until the trainer hands over its weights
+        self.model.lm_head.bias[ENCODER.forbidden] = 0.0
         self.asked: list[tuple[list[int], dict[str, Any]]] = []
         self.synchronized = 0
         self.shortest_edge = ENCODER.factor**2
