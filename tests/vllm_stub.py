@@ -17,7 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
-import numpy as np
 import pytest
 import tiny_vlm
 import torch
@@ -25,8 +24,6 @@ import uvicorn
 from fastapi import Body, FastAPI
 from PIL import Image
 from trl.generation import vllm_client, vllm_generation
-
-from agents.conversation import patchify
 
 NAMES: dict[str, Any] = json.loads(Path(__file__).with_name("vllm_names.json").read_text(encoding="utf-8"))
 ENCODER = tiny_vlm.encoder()
@@ -57,11 +54,15 @@ class Speaker:
         self.shortest_edge = ENCODER.factor**2
         self._lock = threading.Lock()
 
+    def process(self, images: Sequence[Image.Image]) -> Any:
+        """What the processor of the model makes of pictures."""
+        processor = ENCODER.processor.image_processor
+        size = {"shortest_edge": self.shortest_edge, "longest_edge": processor.size["longest_edge"]}
+        return processor(images=list(images), size=size, return_tensors="pt")
+
     def pads(self, image: Image.Image) -> int:
-        """Tokens that the processor of the model makes of a picture."""
-        process = ENCODER.processor.image_processor
-        size = {"shortest_edge": self.shortest_edge, "longest_edge": process.size["longest_edge"]}
-        return int(process(images=[image], size=size)["image_grid_thw"][0].prod()) // process.merge_size**2
+        """Tokens of a picture."""
+        return int(self.process([image])["image_grid_thw"].prod()) // 4
 
     def write(
         self, ids: list[int], images: Sequence[Image.Image], sampling: dict[str, Any]
@@ -69,7 +70,6 @@ class Speaker:
         """Continue one conversation; pads stand in runs, one an image."""
         runs = "".join("x" if token == ENCODER.image_pad else " " for token in ids).split()
         assert [len(run) for run in runs] == [self.pads(image) for image in images]
-        pixels, grid = patchify([np.asarray(image) for image in images], ENCODER.processor.image_processor)
         prompt, bias = torch.tensor([ids]), {int(token): value for token, value in sampling["logit_bias"].items()}
         assert sampling["n"] == 1 and sampling["logprobs"] == 0
         warmth = {"do_sample": True, "temperature": sampling["temperature"]} if sampling["temperature"] else {}
@@ -79,8 +79,7 @@ class Speaker:
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
                 mm_token_type_ids=(prompt == ENCODER.image_pad).int(),
-                pixel_values=pixels,
-                image_grid_thw=grid,
+                **self.process(images),
                 max_new_tokens=sampling["max_tokens"],
                 **(warmth or {"do_sample": False}),
                 sequence_bias={(token,): value for token, value in bias.items()},
