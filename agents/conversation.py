@@ -42,6 +42,10 @@ class Tokens:
         self.loss += [loss] * len(ids)
         self.images += images
 
+    def __add__(self, other: "Tokens") -> "Tokens":
+        """Both, one after the other."""
+        return Tokens(self.ids + other.ids, self.loss + other.loss, self.images + other.images)
+
 
 class ChatEncoder:
     """Turns text and views into ids in ChatML, as Qwen2.5-VL's template does, whatever the text contains."""
@@ -84,6 +88,18 @@ class ChatEncoder:
         if height % self.factor or width % self.factor:
             raise ValueError(f"a view must be a multiple of {self.factor} pixels in both sides, got {width}x{height}")
         return (height // self.factor) * (width // self.factor)
+
+    def folded(self, ids: Sequence[int]) -> list[int]:
+        """Ids with one pad an image: what a processor reads that expands them itself."""
+        pad = self.image_pad
+        return [token for k, token in enumerate(ids) if token != pad or ids[k - 1] != pad]
+
+    @property
+    def forbidden(self) -> list[int]:
+        """Special tokens that a policy may not write: all but the end of a turn."""
+        # Not `all_special_ids`: that has only the tokens with a role, and pads and vision marks have none.
+        special = [index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special]
+        return [index for index in special if index != self.end]
 
     def message(self, role: str, ids: Sequence[int]) -> list[int]:
         """Ids of one closed message."""

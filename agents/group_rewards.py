@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.engine import Sample
+from agents.transcript import Sample
 from pixel_env.rewards import shaped_rewards
 from pixel_env.settings import RewardSettings
 

@@ -1,8 +1,8 @@
 """Curiosity-driven RL: group-relative policy optimisation (GRPO) over whole episodes, a thin layer over TRL's trainer.
 
-TRL makes advantages, loss, schedule and checkpoints. Replaced are the rollouts (`agents.engine` plays the environment)
-and the rewards (exact over each group, also across processes). Both are private methods of TRL, hence its pinned
-version. By default there is no KL term and no reference model, as in the paper.
+TRL makes advantages, loss, schedule and checkpoints. Replaced are the rollouts (`agents.engine` or `agents.backends`
+play the environment) and the rewards (exact over each group, also across processes). Both are private methods of TRL,
+hence its pinned version. By default there is no KL term and no reference model, as in the paper.
 """
 
 import copy
@@ -21,12 +21,14 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 from trl.trainer.grpo_trainer import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from agents.backends import TRLTurns, TurnByTurn
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder
-from agents.engine import Engine, Sample, restrict_vocabulary
+from agents.engine import Engine, restrict_vocabulary
 from agents.group_rewards import columns, group_rewards, step_metrics, table
 from agents.rl_config import RLConfig, trl_config
 from agents.sft import ProgressBar
+from agents.transcript import Sample
 from pixel_env.rollout import Episode
 from pixel_env.trajectory import save_jsonl
 
@@ -93,6 +95,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             max_completion_tokens=config.max_completion_tokens,
             temperature=config.temperature,
         )
+        self._player: Engine | TurnByTurn = self._engine
+        if config.rollouts != "engine":
+            turns = TRLTurns(self, encoder, config.max_new_tokens)
+            self._player = TurnByTurn(turns, encoder, self._engine.budget)
         if config.kl:  # the engine has restricted the vocabulary by now, so the reference has the same
             self.beta = config.kl
             reference = copy.deepcopy(model).requires_grad_(False)
@@ -110,7 +116,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             episode.reset(int(prompt), int(rng.integers(2**31)))
         groups = [[self._episodes[row] for row in rows] for rows in _runs(prompts)]
         with self.accelerator.autocast():
-            self._samples = self._engine.rollout(groups)
+            self._samples = self._player.rollout(groups)
         seconds = time.perf_counter() - begun
         metrics = self._metrics["train"]
         metrics["rollouts_per_second"].append(len(prompts) / seconds * self.accelerator.num_processes)
@@ -128,7 +134,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         ]
         prompts, completions = [s.prompt_ids for s in samples], [s.completion_ids for s in samples]
         images = [s.images for s in samples]
-        return prompts, completions, masks, [""] * len(samples), None, {}, images, images
+        logps = [s.logps for s in samples] if self.use_vllm else None  # TRL corrects for what vLLM computes otherwise
+        return prompts, completions, masks, [""] * len(samples), logps, {}, images, images
 
     def _calculate_rewards(self, *_: Any) -> torch.Tensor:
         """Terms of the rewards (N, 3) of all processes, process by process."""
@@ -219,10 +226,12 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         """No card: TRL would write one beside every checkpoint."""
 
 
-PER_ROW = (
-    "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps",
-    "ref_per_token_logps", "mm_token_type_ids",
+OF_COMPLETIONS = (
+    "completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "ref_per_token_logps",
+    "sampling_per_token_logps", "importance_sampling_ratio",
 )  # fmt: skip
+"""Inputs of TRL's loss with one row a rollout and one column a token behind the prompt."""
+PER_ROW = (*OF_COMPLETIONS, "prompt_ids", "prompt_mask", "advantages", "mm_token_type_ids")
 """Inputs of TRL's loss with one row a rollout."""
 
 
@@ -240,9 +249,9 @@ def chosen_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]
     last = int(chosen["completion_mask"].sum(1).max())
     for name in ("prompt_ids", "prompt_mask"):
         chosen[name] = chosen[name][:, first:]
-    for name in ("completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "ref_per_token_logps"):
+    for name in OF_COMPLETIONS:
         if chosen.get(name) is not None:
-            chosen[name] = chosen[name][:, :last]
+            chosen[name] = chosen[name][:, :last]  # a ratio of whole sequences has one column, which stays
     if inputs.get("image_grid_thw") is not None:
         chosen["mm_token_type_ids"] = chosen["mm_token_type_ids"][:, first : width + last]
         counts = torch.tensor(inputs["num_images"])

@@ -37,6 +37,8 @@ class RLConfig:
         max_grad_norm: The gradient is scaled down to this norm.
         batch_size: Most rollouts in one forward and backward pass.
         gradient_checkpointing: Saves memory, costs time.
+        rollouts: What plays them: "engine", or `agents.backends` with "trl" (transformers), "vllm" (in this process) or
+            the URL of a vLLM server.
         save_steps: Optimizer steps between checkpoints; the last two are kept.
         seed: Of the order of tasks and of the sampling.
     """
@@ -60,6 +62,7 @@ class RLConfig:
     max_grad_norm: float = 1.0
     batch_size: int = 32
     gradient_checkpointing: bool = False
+    rollouts: str = "engine"
     save_steps: int = 20
     seed: int = 0
 
@@ -68,6 +71,8 @@ class RLConfig:
             raise ValueError(f"expected group_size of at least 2, rollouts that can be compared, got {self.group_size}")
         if self.temperature <= 0:
             raise ValueError(f"expected temperature above 0, the policy is sampled, got {self.temperature}")
+        if self.rollouts not in ("engine", "trl", "vllm") and "://" not in self.rollouts:
+            raise ValueError(f"expected rollouts by engine, trl, vllm or the URL of a vLLM server, got {self.rollouts}")
         if self.kl < 0:
             raise ValueError(f"expected kl of at least 0, got {self.kl}")
         if self.prompts * self.group_size % self.updates or self.save_steps % self.updates:
@@ -108,6 +113,9 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         warmup_steps=int(0.03 * config.steps),
         max_grad_norm=config.max_grad_norm,
         **checkpointing(config.gradient_checkpointing),
+        use_vllm=config.rollouts not in ("engine", "trl"),
+        vllm_mode="colocate" if config.rollouts == "vllm" else "server",
+        vllm_server_base_url=config.rollouts if "://" in config.rollouts else None,
         bf16=on_gpu,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,

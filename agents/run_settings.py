@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ class Settings:
     textual_share: float = TEXTUAL_SHARE
     operations: tuple[str, ...] = OPERATIONS
     evaluate: Literal["all", "last"] = "all"
+    rollouts: str = "engine"
 
     def env_kwargs(self, split: str, tasks: str | None = None) -> dict[str, Any]:
         """Keyword arguments of the environment, for a task set ``"NAME:PATH"`` or the procedural tasks of a split."""
@@ -239,6 +241,13 @@ def _add_training(warm: Group, rl: Group) -> None:
         "or put others of the round in their place, drawn by |advantage|: selective sample replay "
         f"({by_recipe('uniform_groups')})",
     )
+    add(
+        "--rollouts",
+        default="engine",
+        metavar="HOW",
+        help="what generates them: engine, ours; trl, transformers through TRL; vllm, in this process; or the URL of a "
+        "vLLM server, see docs/scaling.md (%(default)s)",
+    )
     add("--kl", type=float, help=f"weight of the divergence from the policy at the start ({by_recipe('kl')})")
 
 
@@ -343,6 +352,8 @@ def _check(settings: Settings) -> None:
         )
     if not settings.operations and "warm_start" in settings.stages:
         raise UsageError("expected operations in a warm start, whose demonstrations call them; drop --no-operations")
+    if settings.rollouts not in ("engine", "trl"):
+        _check_vllm(settings.rollouts)
     _check_model(settings.model)
     _check_data(settings)
 
@@ -366,6 +377,13 @@ def _tell(option: str, check: Callable[..., None], *arguments: Any) -> None:
         check(*arguments)
     except (ValueError, ImportError, OSError) as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def _check_vllm(rollouts: str) -> None:
+    if rollouts != "vllm" and "://" not in rollouts:
+        raise UsageError(f"expected --rollouts of engine, trl, vllm or the URL of a vLLM server, got {rollouts}")
+    if find_spec("vllm") is None:  # TRL's client of a server needs it, too
+        raise UsageError("--rollouts by vLLM need vLLM; install trl[vllm] of the version in pyproject.toml")
 
 
 def _check_model(model: str) -> None:

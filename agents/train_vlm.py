@@ -195,6 +195,7 @@ class Run:
             scale_rewards=s.scale_rewards,
             uniform_groups=s.uniform_groups,
             kl=s.kl,
+            rollouts=s.rollouts,
             max_new_tokens=s.max_new_tokens,
             max_completion_tokens=s.max_completion_tokens,
             batch_size=s.rl_batch_size,

@@ -38,8 +38,9 @@ from trl.chat_template_utils import qwen3_template
 from agents import micro
 from agents.conversation import ChatEncoder
 from agents.demonstrations import IMAGE_MIX, TEXTUAL_SHARE, VIDEO_MIX, demonstrate
-from agents.engine import Engine, Sample, _Run, restrict_vocabulary
+from agents.engine import Engine, _Run, restrict_vocabulary
 from agents.expert import UnsuitedError
+from agents.transcript import Sample
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.actions import CropImage, SelectFrames, render
 from pixel_env.prompts import IMAGE_MARKER
@@ -249,7 +250,7 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
     loop = ToolLoop(micro.load_model(path), micro.load_processor(path), written, group_size)
     loop.model.eval()
     ids, completions, masks = loop.play()
-    room = engine.max_completion_tokens
+    room = engine.budget.max_completion_tokens
     ForcedRun.completions = torch.tensor([row + [0] * (room - len(row)) for row in completions])
     episodes = [Episode(gym.make(ENV_ID, **ENV)) for _ in loop.tasks]
     with patch("agents.engine._Run", ForcedRun):

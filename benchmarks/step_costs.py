@@ -19,9 +19,10 @@ from transformers import PrinterCallback
 from agents import decoder, sft
 from agents.conversation import ChatEncoder, Tokens, patchify
 from agents.decoder import Decoder
-from agents.engine import Sample, restrict_vocabulary
+from agents.engine import restrict_vocabulary
 from agents.grpo import CuriosityGRPOTrainer
 from agents.rl_config import RLConfig, trl_config
+from agents.transcript import Sample
 from benchmarks import roofline
 from benchmarks.random_vlm import Written, random_model
 from benchmarks.rollouts import ForcedEngine, ForcedRun, ours

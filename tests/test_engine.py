@@ -13,7 +13,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 import pixel_env  # noqa: F401
 from agents import micro, ragged_cache
 from agents.conversation import ChatEncoder, patchify
-from agents.engine import Engine, Sample, restrict_vocabulary
+from agents.engine import Engine, restrict_vocabulary
+from agents.transcript import Sample
 from benchmarks.random_vlm import random_model
 from pixel_env.decoding import MediaError
 from pixel_env.rollout import Episode

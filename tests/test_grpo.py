@@ -15,10 +15,10 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from agents import grpo
-from agents.engine import Sample
 from agents.group_rewards import COLUMNS, TERMS, columns, group_rewards, step_metrics
 from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce, replayed
 from agents.rl_config import RLConfig, trl_config
+from agents.transcript import Sample
 from pixel_env.rollout import Episode
 from pixel_env.settings import RewardSettings
 
