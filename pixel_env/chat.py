@@ -93,13 +93,19 @@ def template_messages(conversation: Conversation, special_tokens: Sequence[str])
 def native_call(action: str, call_id: str, schemas: Sequence[Schema] = ()) -> Message | None:
     """Return an action that ends in one good call, of the functions offered, as a message with a tool call, else None.
 
-    A broken call stays text: servers read the arguments in the history as JSON and refuse the whole request.
+    A broken call stays text, and so do NaN, infinity and half a surrogate pair, which `parse` reads: servers read the
+    arguments in the history as JSON and refuse the whole request.
     """
-    before, tag, call = action.rpartition(_OPEN)
+    before, tag, rest = action.rpartition(_OPEN)
+    call, close, after = rest.partition(_CLOSE)
     read = parse(action, schemas)
-    if not tag or not call.endswith(_CLOSE) or not isinstance(read, CropImage | SelectFrames | CustomCall):
+    if not tag or not close or after or not isinstance(read, CropImage | SelectFrames | CustomCall):
         return None
-    asked = json.loads(call.removesuffix(_CLOSE))
+    asked = json.loads(call)
+    try:
+        json.dumps(asked["arguments"], ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return None
     function = {"name": asked["name"], "arguments": json.dumps(asked["arguments"])}
     return {
         "role": "assistant",
