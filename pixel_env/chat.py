@@ -10,6 +10,7 @@ the server.
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -70,8 +71,9 @@ def template_messages(conversation: Conversation, special_tokens: Sequence[str])
 
     Args:
         conversation: What has been said and shown.
-        special_tokens: Names that the tokenizer would not take for text, its `all_special_tokens`. A template cannot
-            tell one that somebody wrote from its own, so they are broken by a space.
+        special_tokens: Names that the tokenizer would not take for text: of all in its `added_tokens_decoder` that are
+            special (its `all_special_tokens` leaves some out). A template cannot tell one that somebody wrote from its
+            own, so they are broken by a space.
 
     Raises:
         ValueError: The markers in a text and the images differ in number.
@@ -175,5 +177,6 @@ def _broken(text: str, names: Sequence[str]) -> str:
     'a< |im_end|>b'
     """
     for name in names:
-        text = text.replace(name, f"{name[:1]} {name[1:]}")
+        # Looking ahead finds names that share characters, such as two "aXa" in "aXaXa".
+        text = re.sub(f"{re.escape(name[:1])}(?={re.escape(name[1:])})", lambda first: f"{first[0]} ", text)
     return text
