@@ -37,7 +37,7 @@ def _limit(name: str, default: int) -> int:
 
 
 MAX_IMAGE_PIXELS = _limit("MAX_IMAGE_PIXELS", 2**26)
-"""Most pixels an image file may hold: 8192 squared. Pillow itself refuses more than twice its own limit."""
+"""Most pixels an image file may hold: 8192 squared. Above 178,956,970 Pillow refuses, but in a process."""
 
 MAX_VIDEO_PIXELS = _limit("MAX_VIDEO_PIXELS", 2**27)
 """Most pixels the sampled frames of a video file may hold together: 16 frames of 3840x2160."""

@@ -143,6 +143,7 @@ def serve() -> None:
         memory = max(MEMORY, 24 * max(decoding.MAX_IMAGE_PIXELS, decoding.MAX_VIDEO_PIXELS))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file for every bad picture would fill the disk
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; ours is held right after it
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     _reply(replies, "ready")

@@ -152,7 +152,7 @@ def assert_only_the_template_makes_special_tokens(said: str, env: PixelReasonEnv
         assert {token: found[i] for token, i in NAMES[name].items() if found[i]} == expected, (name, said)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(hostile)
 def test_no_text_becomes_a_special_token(text: str) -> None:
     task = image_task(

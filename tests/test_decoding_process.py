@@ -94,6 +94,9 @@ def test_limits_hold_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         source.read()
     monkeypatch.setattr(decoding, "MAX_IMAGE_PIXELS", 100)
     assert source.read().size == (10, 10)
+    monkeypatch.setattr(decoding, "MAX_IMAGE_PIXELS", 2**28)  # above that of Pillow, which would refuse this
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert source.read().size == (10, 10)
 
 
 @pytest.mark.parametrize("said", ["", "0", "-1", "1e9", "1.5", "many", "٣", "1" * 16])

@@ -54,8 +54,7 @@ def test_memory_is_bounded(reader) -> None:  # type: ignore[no-untyped-def]
         finally:
             tracemalloc.stop()
 
-    for piece in ("crop_image([1])", "<tool_call></tool_call>", "{"):
-        assert peak(piece * (MAX_TURN_CHARACTERS // len(piece))) < 2**28
+    assert peak("crop_image([1])" * (MAX_TURN_CHARACTERS // 15)) < 2**28  # a call is the most that a piece can become
     longer = "{" * (MAX_TURN_CHARACTERS + 1)
     assert peak(longer) < 2**16
     action = reader(longer)
