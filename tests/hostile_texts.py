@@ -5,6 +5,7 @@ python hostile_texts.py          # reads them all, and prints every event of the
 
 import json
 import sys
+from collections.abc import Callable
 
 CALL = '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [%s], "target_image": %s}}</tool_call>'
 CODE = "__import__('os').system('touch owned')"
@@ -39,22 +40,64 @@ HOSTILE = {
 }
 
 
-def main() -> None:
-    """Read every text twice, the second time watched; print the events."""
+FORMULAS = (
+    f"\\boxed{{{CODE}}}",
+    f"$\\text{{{CODE}}}$ is ${CODE}$",
+    f"the final answer is 1+{CODE}",
+    "answer: (1).__class__.__bases__[0]",
+    "answer: 1+(2*3)^2/7",
+    "\\boxed{\\input{/etc/passwd}} \\write18{touch owned}",
+    "\\boxed{\\frac{1}{0}} \\boxed{\\lim_{x \\to 0} \\frac{1}{x}}",
+    "\\boxed{[1, 2) \\cup \\{3\\}} \\boxed{\\begin{pmatrix}1 & 2\\\\3 & 4\\end{pmatrix}}",
+    "lambda: 0",
+    "\u0663+\u0664",
+)
+"""What math-verify might take for more than mathematics."""
+
+
+def promises() -> Callable[[str], object]:
+    """Return what reads a text."""
     from benchmarks.text_promises import check
 
+    return check
+
+
+def mathematics() -> Callable[[str], object]:
+    """Return what compares a text as mathematics."""
+    from pixel_env.equivalence import _outcome
+
+    return lambda text: [_outcome(text, "\\boxed{28}"), _outcome("\\boxed{28}", text)]
+
+
+def main() -> None:
+    """Read every text, once watched, and print the events and what was compiled."""
+    comparing = sys.argv[1:] == ["math"]
+    read, texts = (mathematics(), FORMULAS) if comparing else (promises(), HOSTILE.values())
     events: set[str] = set()
+    compiled: list[str] = []
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        events.add(event)
+        if event == "compile":
+            source = arguments[0]  # or a tree that was made of one
+            compiled.append(
+                source.decode() if isinstance(source, bytes) else str(source) if isinstance(source, str) else ""
+            )
+
     for watched in (False, True):
         if watched:
-            sys.addaudithook(lambda event, _: events.add(event))
-        for text in HOSTILE.values():
-            check(text[:100_000])
-    read = set(events)
-    try:
-        eval("1")  # seen, so that the hook is known to look
-        open("/dev/null").close()
-    finally:
-        print(json.dumps({"reading": sorted(read), "seen": sorted(events - read)}))
+            if comparing:  # what it would know from the first time
+                import math_verify.parser
+
+                math_verify.parser.parse_expr_cached.cache_clear()
+            sys.addaudithook(look)
+        for text in texts:
+            read(text[:100_000])
+    during = set(events)
+    eval("1")  # so that the hook is known to look
+    open("/dev/null").close()
+    seen = sorted(events - during)
+    print(json.dumps({"during": sorted(during), "seen": seen, "compiled": compiled[:-1]}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """No text that a model writes breaks a reader, a grader, a request or a page; nothing of it is carried out."""
 
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -64,14 +65,30 @@ def test_memory_is_bounded(reader) -> None:  # type: ignore[no-untyped-def]
     assert peak(call) < 2**23  # 600,000 characters that JSON would make 200,000 objects of
 
 
+def events_of(folder: Path, *arguments: str) -> dict[str, list[str]]:
+    """What the interpreter reported while hostile texts were read in a process of their own."""
+    command = [sys.executable, str(ROOT / "tests" / "hostile_texts.py"), *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert list(folder.iterdir()) == []
+    return json.loads(done.stdout)
+
+
 def test_nothing_is_opened_run_or_sent(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "hostile_texts.py")]
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
-    events = json.loads(done.stdout)
+    events = events_of(tmp_path)
     assert {"compile", "exec", "open"} <= set(events["seen"])
-    assert events["reading"] == []
-    assert list(tmp_path.iterdir()) == []
+    assert events["during"] == []
+
+
+def test_mathematics_is_no_code(tmp_path: Path) -> None:
+    """sympy evaluates what math-verify takes for a formula of digits and operators: that, and nothing else."""
+    pytest.importorskip("math_verify")
+    events = events_of(tmp_path, "math")
+    assert events["during"] == ["compile", "exec"] and events["seen"] == ["open"]
+    formulas = {source for source in events["compiled"] if source not in ("", "from sympy import *")}
+    assert "Integer (1 )+(Integer (2 )*Integer (3 ))**Integer (2 )/Integer (7 )" in formulas
+    assert all(re.fullmatch(r"(?:Integer|Float|Rational|[\d\s+\-*/().,'])*", formula) for formula in formulas)
 
 
 def test_the_fuzzer(tmp_path: Path) -> None:
