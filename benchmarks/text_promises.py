@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pixel_env.actions import Action, Answer, CropImage, Malformed, SelectFrames, last_answer, parse, render
-from pixel_env.chat import messages
+from pixel_env.chat import Tools, messages
 from pixel_env.grading import MAX_CHARACTERS, grade
 from pixel_env.numerals import one_value
 from pixel_env.operations import crop_image, first_views, select_frames
@@ -142,10 +142,14 @@ def check_grading(text: str) -> None:
 
 def check_chat(text: str) -> None:
     """A request that repeats what the policy wrote is JSON as strict servers read it, and no text adds an image."""
-    observations = [{"text": plain(text), "images": ()}, {"text": IMAGE_MARKER, "images": (VIEW,)}]
+    observations: list[dict[str, Any]] = [
+        {"text": plain(text), "images": ()},
+        {"text": IMAGE_MARKER, "images": (VIEW,)},
+    ]
     conversation = Conversation("", "", observations, [text])
-    for tools in ("text", "native"):
-        said = messages(conversation, tools, lambda image: "shown")  # type: ignore[arg-type]
+    kinds: tuple[Tools, ...] = ("text", "native")
+    for tools in kinds:
+        said = messages(conversation, tools, lambda image: "shown")
         json.dumps(said, allow_nan=False, ensure_ascii=False).encode()
         parts = [part for message in said for part in message["content"] or () if isinstance(part, dict)]
         assert [part["type"] for part in parts].count("image_url") == 1

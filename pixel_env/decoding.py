@@ -78,11 +78,12 @@ def decode(function: Callable[..., Result], *arguments: Any, seconds: float | No
     seconds = DECODE_SECONDS if seconds is None else seconds
     limits = {"MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS, "MAX_VIDEO_PIXELS": MAX_VIDEO_PIXELS}
     try:
-        return decoding_process.run(function, arguments, limits, seconds)  # type: ignore[no-any-return]
+        result: Result = decoding_process.run(function, arguments, limits, seconds)
     except decoding_process.Late:
         raise MediaError(f"{arguments[0]}: decoding took longer than {seconds:g} s") from None
     except (decoding_process.Died, decoding_process.Failed) as error:
         raise MediaError(f"{arguments[0]}: cannot be decoded: {error}") from error
+    return result
 
 
 def decode_here(function: Callable[..., Result], *arguments: Any, seconds: float | None = None) -> Result:

@@ -75,7 +75,12 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], limits: Mappin
 def _idle(pid: int) -> list["_Child"]:
     """Return the children of this process that wait: a fork must not talk through the pipes of its parent."""
     children: list[_Child] = []
-    atexit.register(lambda: [child.close() for child in children] if os.getpid() == pid else None)
+
+    def close() -> None:
+        for child in children if os.getpid() == pid else ():
+            child.close()
+
+    atexit.register(close)
     return children
 
 

@@ -17,7 +17,7 @@ from layouts import read_code, write_coded
 from PIL import Image
 
 from pixel_env import PixelReasonEnv, decoding
-from pixel_env.decoding import MediaError, decode_image_bytes
+from pixel_env.decoding import MediaError
 from pixel_env.media import ImageFile, VideoFile
 from pixel_env.tasks import TaskList, load_tasks
 from pixel_env.tasks.task import Task
@@ -127,21 +127,26 @@ WHOLE = {
 @pytest.mark.filterwarnings("ignore")  # of Pillow, on what is odd in a file
 @settings(deadline=None, max_examples=150)
 @given(
-    st.sampled_from(sorted(WHOLE)),
-    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
-    st.floats(0, 1.2),
+    form=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    kept=st.floats(0, 1.2),
 )
-def test_any_damage_is_a_picture_or_an_error(form: str, changes: list[tuple[float, int]], kept: float) -> None:
+def test_any_damage_is_a_picture_or_an_error(
+    form: str, changes: list[tuple[float, int]], kept: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     data = bytearray(WHOLE[form])
     for place, value in changes:
         data[min(len(data) - 1, int(place * len(data)))] = value
-    data = data[: max(1, int(kept * len(data)))]
+    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path.write_bytes(data[: max(1, int(kept * len(data)))])
+    source = ImageFile(path)
     try:
-        picture = decoding.decode_here(lambda name: decode_image_bytes(bytes(data)), "a")
+        picture = source.frame(0)
     except MediaError as error:
-        assert str(error).startswith("a: cannot be decoded: ")
+        assert str(error).startswith(f"{path}: cannot be decoded: ")
     else:
-        assert picture.mode == "RGB" and 0 < picture.width * picture.height <= decoding.MAX_IMAGE_PIXELS
+        assert picture.mode == "RGB" and picture.size == (source.width, source.height)
+        assert 0 < picture.width * picture.height <= decoding.MAX_IMAGE_PIXELS
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------
