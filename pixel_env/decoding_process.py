@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -108,15 +107,20 @@ class _Child:
 
     def _exchange(self, request: bytes, seconds: float) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
-        began = time.monotonic()
-        timer = threading.Timer(seconds, self._process.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, end)
         timer.start()
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()
             return pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
-            if time.monotonic() - began >= seconds:
+            if late.is_set():
                 raise Late(f"took longer than {seconds:g} s") from None
             self._process.kill()  # without effect on what ended by itself
             code = self._process.wait()
@@ -148,6 +152,7 @@ def serve() -> None:
         memory = max(MEMORY, 24 * max(decoding.MAX_IMAGE_PIXELS, decoding.MAX_VIDEO_PIXELS))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file for every bad picture would fill the disk
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the parent
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; ours is held right after it
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
