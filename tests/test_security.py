@@ -1,5 +1,6 @@
 """The page of promises names tests, files and settings that exist."""
 
+import json
 import re
 from pathlib import Path
 
@@ -27,3 +28,10 @@ def test_every_limit_is_read() -> None:
             assert written is not None
             base, _, power = written[1].partition("**")
             assert int(base) ** int(power or 1) == int(default)
+
+
+def test_figures_of_the_fuzzer_are_those_of_its_file() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "fuzz_text.json").read_text(encoding="utf-8"))
+    assert result["inputs"] == sum(part["inputs"] for part in result["parts"]) and result["findings"] == 0
+    seconds = sum(part["seconds"] for part in result["parts"])
+    assert f"{result['inputs']:,} inputs were tried, in {seconds:,} seconds" in PAGE
