@@ -63,7 +63,11 @@ class ChatEncoder:
         self._roles = {role: self.text(f"{role}\n") for role in ("system", "user", "assistant")}
 
     def text(self, text: str) -> list[int]:
-        """Ids of plain text: a special token's name in it is spelled out, never turned into the special token."""
+        """Ids of plain text: a special token's name in it is spelled out, never turned into the special token.
+
+        Half a surrogate pair, which no tokenizer takes, becomes a question mark.
+        """
+        text = text.encode("utf-8", "replace").decode()
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def observation(self, text: str, images: Sequence[Shaped]) -> list[int]:

@@ -329,4 +329,5 @@ def _quieten() -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("PIXEL_ENV_DECODE_IN_PROCESS", "1")  # a decoder that crashes costs one file, not the run
     sys.exit(main())

@@ -23,6 +23,7 @@ from typing import Any
 
 from pixel_env.json_schema import Mismatch, Schema, fitted
 
+MAX_TURN_CHARACTERS = 2**20  # a longer turn is not read: bounds time and memory, whatever a policy writes
 MAX_CALL_CHARACTERS = 4096  # longer than any sensible call; keeps the JSON parser's work bounded
 MAX_NESTING = 4  # object > arguments > list is 3; the JSON parser recurses, so depth must be bounded before it runs
 SHOWN_CHARACTERS = 60  # of the policy's own text repeated in a reason
@@ -139,6 +140,9 @@ def parse(text: str, schemas: Sequence[Schema] = ()) -> Action:
     >>> parse(r"It is red, so \boxed{A}.")
     Answer(text='A')
     """
+    if len(text) > MAX_TURN_CHARACTERS:
+        reason = f"expected a turn of at most {MAX_TURN_CHARACTERS} characters, got {len(text)}"
+        return Malformed(reason, attempted_call=False)
     calls, unfinished_at = _tagged_calls(text, schemas)
     if not calls:
         calls, short_unfinished_at = _short_calls(text)

@@ -10,6 +10,7 @@ the server.
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -70,8 +71,9 @@ def template_messages(conversation: Conversation, special_tokens: Sequence[str])
 
     Args:
         conversation: What has been said and shown.
-        special_tokens: Names that the tokenizer would not take for text, its `all_special_tokens`. A template cannot
-            tell one that somebody wrote from its own, so they are broken by a space.
+        special_tokens: Names that the tokenizer would not take for text: of all in its `added_tokens_decoder` that are
+            special (its `all_special_tokens` leaves some out). A template cannot tell one that somebody wrote from its
+            own, so they are broken by a space.
 
     Raises:
         ValueError: The markers in a text and the images differ in number.
@@ -93,13 +95,19 @@ def template_messages(conversation: Conversation, special_tokens: Sequence[str])
 def native_call(action: str, call_id: str, schemas: Sequence[Schema] = ()) -> Message | None:
     """Return an action that ends in one good call, of the functions offered, as a message with a tool call, else None.
 
-    A broken call stays text: servers read the arguments in the history as JSON and refuse the whole request.
+    A broken call stays text, and so do NaN, infinity and half a surrogate pair, which `parse` reads: servers read the
+    arguments in the history as JSON and refuse the whole request.
     """
-    before, tag, call = action.rpartition(_OPEN)
+    before, tag, rest = action.rpartition(_OPEN)
+    call, close, after = rest.partition(_CLOSE)
     read = parse(action, schemas)
-    if not tag or not call.endswith(_CLOSE) or not isinstance(read, CropImage | SelectFrames | CustomCall):
+    if not tag or not close or after or not isinstance(read, CropImage | SelectFrames | CustomCall):
         return None
-    asked = json.loads(call.removesuffix(_CLOSE))
+    asked = json.loads(call)
+    try:
+        json.dumps(asked["arguments"], ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return None
     function = {"name": asked["name"], "arguments": json.dumps(asked["arguments"])}
     return {
         "role": "assistant",
@@ -169,5 +177,6 @@ def _broken(text: str, names: Sequence[str]) -> str:
     'a< |im_end|>b'
     """
     for name in names:
-        text = text.replace(name, f"{name[:1]} {name[1:]}")
+        # Looking ahead finds names that share characters, such as two "aXa" in "aXaXa".
+        text = re.sub(f"{re.escape(name[:1])}(?={re.escape(name[1:])})", lambda first: f"{first[0]} ", text)
     return text

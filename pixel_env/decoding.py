@@ -2,11 +2,17 @@
 
 Everything goes through :func:`decode`, which limits time and turns every failure into a :class:`MediaError`; the
 decoders themselves limit pixels before they decode. Decoders are module-level functions of plain arguments and give
-plain data, so the boundary can move into a process that can be killed.
+plain data, so they can also run in a process that can be killed. Only formats of whole files are read: a list of other
+files, or a program such as PostScript, is no picture and no video, whatever its name.
+
+Environment variables set the limits, and hold in processes that are started too: ``PIXEL_ENV_MAX_IMAGE_PIXELS``,
+``PIXEL_ENV_MAX_VIDEO_PIXELS`` and ``PIXEL_ENV_DECODE_SECONDS`` the constants of these names when this module is
+imported; ``PIXEL_ENV_DECODE_IN_PROCESS=1`` lets a decoder that crashes or hangs cost one file, and not the run.
 """
 
 import io
 import itertools
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,16 +22,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from pixel_env import decoding_process
+
 if TYPE_CHECKING:
     import av
 
-MAX_IMAGE_PIXELS = 2**26
-"""Most pixels an image file may hold: 8192 squared."""
 
-MAX_VIDEO_PIXELS = 2**27
+def _limit(name: str, default: int) -> int:
+    """Return a limit: what the environment says, or a default."""
+    said = os.environ.get(f"PIXEL_ENV_{name}", str(default))
+    if not said.isascii() or not said.isdigit() or not 0 < len(said) <= 15 or int(said) == 0:
+        raise ValueError(f"expected PIXEL_ENV_{name} as a whole number of at least 1, got {said!r}")
+    return int(said)
+
+
+MAX_IMAGE_PIXELS = _limit("MAX_IMAGE_PIXELS", 2**26)
+"""Most pixels an image file may hold: 8192 squared. Above 178,956,970 Pillow refuses, but in a process."""
+
+MAX_VIDEO_PIXELS = _limit("MAX_VIDEO_PIXELS", 2**27)
 """Most pixels the sampled frames of a video file may hold together: 16 frames of 3840x2160."""
 
-DECODE_SECONDS = 60.0
+DECODE_SECONDS = _limit("DECODE_SECONDS", 60)
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Names that Pillow knows them by."""
+
+VIDEO_FORMATS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,mpegts,flv", "protocol_whitelist": "file"}
+"""Options of FFmpeg."""
 
 Frames = tuple[list[np.ndarray], list[float]]
 """Pictures (H, W, 3) uint8 and their times in seconds from the first frame of the file."""
@@ -38,17 +61,34 @@ class MediaError(RuntimeError):
 Result = TypeVar("Result")
 
 
-def decode(function: Callable[..., Result], *arguments: Any, seconds: float = DECODE_SECONDS) -> Result:
+def decode(function: Callable[..., Result], *arguments: Any, seconds: float | None = None) -> Result:
     """Run a decoder with a time-out; everything that goes wrong in it becomes a :class:`MediaError`.
 
     The decoder runs in a thread of its own, opens and closes its reader there (no reader of decord or PyAV may be
-    shared by threads), and is abandoned when it is too slow.
+    shared by threads), and is abandoned when it is too slow; or, with ``PIXEL_ENV_DECODE_IN_PROCESS=1``, in a process,
+    which is killed.
 
     Args:
         function: A module-level function of plain arguments, the path of the file first.
         *arguments: Its arguments.
-        seconds: Time-out in seconds.
+        seconds: Time-out in seconds, by default `DECODE_SECONDS`.
     """
+    if os.environ.get("PIXEL_ENV_DECODE_IN_PROCESS", "0") == "0":
+        return decode_here(function, *arguments, seconds=seconds)
+    seconds = DECODE_SECONDS if seconds is None else seconds
+    limits = {"MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS, "MAX_VIDEO_PIXELS": MAX_VIDEO_PIXELS}
+    try:
+        result: Result = decoding_process.run(function, arguments, limits, seconds)
+    except decoding_process.Late:
+        raise MediaError(f"{arguments[0]}: decoding took longer than {seconds:g} s") from None
+    except (decoding_process.Died, decoding_process.Failed) as error:
+        raise MediaError(f"{arguments[0]}: cannot be decoded: {error}") from error
+    return result
+
+
+def decode_here(function: Callable[..., Result], *arguments: Any, seconds: float | None = None) -> Result:
+    """Run a decoder in a thread, whatever the environment says; arguments as for :func:`decode`."""
+    seconds = DECODE_SECONDS if seconds is None else seconds
     outcome: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -95,7 +135,7 @@ def decode_image_bytes(data: bytes) -> Image.Image:
 
 
 def _opened(file: str | io.BytesIO) -> Image.Image:
-    with Image.open(file) as picture:
+    with Image.open(file, formats=IMAGE_FORMATS) as picture:
         check_pixels(picture.width * picture.height, MAX_IMAGE_PIXELS)
         return to_rgb(picture)
 
@@ -104,7 +144,7 @@ def decode_images(folder: str, names: Sequence[str]) -> list[np.ndarray]:
     """Read frames of one size stored as image files: arrays (H, W, 3) uint8 in the order of ``names``."""
     pictures: list[np.ndarray] = []
     for name in names:
-        with Image.open(f"{folder}/{name}") as picture:
+        with Image.open(f"{folder}/{name}", formats=IMAGE_FORMATS) as picture:
             check_pixels(picture.width * picture.height * len(names), MAX_VIDEO_PIXELS)
             pictures.append(np.asarray(to_rgb(picture)))
         if pictures[-1].shape != pictures[0].shape:
@@ -154,7 +194,7 @@ def probe_video(path: str) -> tuple[int, int, list[float]]:
     """Read width and height, as stored, and the time of every frame in seconds, without decoding a picture."""
     import av  # where it is needed: images do without a video reader
 
-    with av.open(path) as container:
+    with av.open(path, options=VIDEO_FORMATS) as container:
         if not container.streams.video:
             raise ValueError("it holds no video stream")
         stream = container.streams.video[0]
@@ -214,7 +254,9 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
     import av
 
     wanted = set(indices)
-    with av.open(path) as container:
+    with av.open(path, options=VIDEO_FORMATS) as container:
+        # The header may promise smaller frames than there are.
+        container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS // len(wanted))}
         # The last packet of a file that was cut short would fail, and take the frames before it along.
         packets = (packet for packet in container.demux(video=0) if not packet.is_corrupt)
         frames = enumerate(frame for packet in packets for frame in packet.decode())
@@ -225,6 +267,9 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
         }
     if missing := wanted - pictures.keys():
         raise ValueError(f"frame {min(missing)} cannot be read; the file is damaged or cut short")
+    if len(sizes := {picture.shape for picture in pictures.values()}) > 1:
+        listed = ", ".join(f"{width} x {height}" for height, width, _ in sorted(sizes))
+        raise ValueError(f"expected frames of one size, got {listed}")
     return [pictures[index] for index in indices]
 
 

@@ -17,7 +17,16 @@ import math
 from collections.abc import Sequence
 
 from pixel_env import released_prompts as prompts
-from pixel_env.actions import Action, Answer, CropImage, SelectFrames, last_answer, parse
+from pixel_env.actions import (
+    MAX_CALL_CHARACTERS,
+    MAX_TURN_CHARACTERS,
+    Action,
+    Answer,
+    CropImage,
+    SelectFrames,
+    last_answer,
+    parse,
+)
 from pixel_env.decoding import sample_frames
 from pixel_env.media import Box, Source, view_size
 from pixel_env.operations import OperationResult, View
@@ -51,6 +60,8 @@ def read_turn(text: str) -> Action:
     >>> read_turn(r"I see \boxed{B}"), read_turn("I see nothing.")
     (Answer(text='B'), Answer(text=''))
     """
+    if len(text) > MAX_TURN_CHARACTERS:
+        return parse(text)  # says so
     if not text.endswith(_CLOSE):
         return Answer(last_answer(text) or "")
     call = text[text.rfind(_OPEN) + len(_OPEN) : -len(_CLOSE)] if _OPEN in text else ""
@@ -59,6 +70,8 @@ def read_turn(text: str) -> Action:
 
 def _renamed(call: str) -> str:
     """Return a call of the released name under our own; a call that cannot be read is left to `actions.parse`."""
+    if len(call) > MAX_CALL_CHARACTERS:
+        return call
     try:
         read = json.loads(call)
     except (ValueError, RecursionError):

@@ -149,8 +149,8 @@ class _Content:
         if isinstance(item, Trajectory):
             try:
                 episode = self._episode(item, player.play(item))
-            except (TypeError, ValueError, AttributeError, KeyError) as error:
-                item = Damaged(0, repr(item), f"its fields are not of a trajectory: {error}")
+            except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+                item = Damaged(0, _written(item), f"its fields are not of a trajectory: {error}")
         if isinstance(item, Damaged):
             name = f"line {item.line}" if item.line else "damaged"
             episode = {"problem": f"{name}: {item.problem}", "raw": item.text[:LONGEST], "suite": "", "id": name}
@@ -280,6 +280,14 @@ def _turn(turn: Turn) -> Json:
         "malformed": bool(turn.malformed),
         "trained": bool(turn.trained),
     }
+
+
+def _written(trajectory: Trajectory) -> str:
+    """Whatever its fields hold, as text."""
+    try:
+        return repr(trajectory)
+    except RecursionError:
+        return "nested too deep to be shown"
 
 
 def _missed(turn: Json) -> bool:

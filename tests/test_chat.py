@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pixel_env import prompts
-from pixel_env.actions import CropImage, Malformed, SelectFrames, parse, render
+from pixel_env.actions import CropImage, CustomCall, Malformed, SelectFrames, parse, render
 from pixel_env.chat import action_text, data_url, messages, native_call, template_messages
 from pixel_env.rollout import Conversation
 
@@ -151,3 +151,39 @@ def test_native_history_is_what_the_server_said() -> None:
 
 def test_data_urls_are_of_png() -> None:
     assert data_url(ONE).startswith("data:image/png;base64,iVBOR")
+
+
+@pytest.mark.parametrize(
+    ("call", "sent"),
+    [
+        (f"Closer. {CROP}</tool_call>", False),  # a second end, which parse takes for words
+        (f"</tool_call> {CROP}", True),  # one before it
+        (CROP.replace("[1,", "[NaN,"), False),  # no JSON
+        (CROP.replace("[1,", "[1e999,"), False),  # becomes Infinity
+        (CROP.replace("[1,", '[9, 9], "bbox_2d": [1,'), True),  # of two the last counts, here as in parse
+    ],
+)
+def test_a_call_in_the_history_is_strict_json(call: str, sent: bool) -> None:
+    assert isinstance(parse(call), CropImage)
+    said = native_call(call, "x")
+    assert (said is not None) == sent
+    if said is not None:
+        arguments = said["tool_calls"][0]["function"]["arguments"]
+        assert json.loads(arguments) == {"bbox_2d": [1, 2, 3, 4], "target_image": 1}
+
+
+def test_half_a_character_is_not_sent_in_a_call() -> None:
+    name = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    schema = {"type": "function", "function": {"name": "label", "description": "", "parameters": name}}
+    call = '<tool_call>{"name": "label", "arguments": {"text": "%s"}}</tool_call>'
+    assert native_call(call % r"\ud83d\ude00", "x", [schema]) is not None
+    assert parse(call % r"\ud83d", [schema]) == CustomCall("label", {"text": "\ud83d"})
+    assert native_call(call % r"\ud83d", "x", [schema]) is None
+
+
+@pytest.mark.parametrize("name", ["aXa", "||", "<|im_end|>", "<<", "[.]"])
+def test_names_that_share_characters_are_broken(name: str) -> None:
+    for text in (name + name[1:], name * 3, name[:-1] + name, f"x{name}y"):
+        talk = Conversation("a", text, [{"text": text, "images": ()}])
+        words = [part["text"] for message in template_messages(talk, (name,)) for part in message["content"]]
+        assert words and not any(name in one for one in words)

@@ -192,6 +192,35 @@ def test_what_cannot_be_replayed_is_shown_with_a_reason(tmp_path: Path) -> None:
     assert block(page(data)) == data
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        '"seed": 1e999',
+        f'"score": 1{"0" * 400}',
+        '"seed": NaN',
+        f'"seed": {"[" * 900}{"]" * 900}',
+        '"turns": [{"image_digests": []}]',
+        '"env_kwargs": null',
+        f'"env_kwargs": {{"max_turns": 1{"0" * 4000}}}',
+        '"env_kwargs": {"tasks": 3}',
+        '"env_id": ["PixelReason-Zoom-v0"]',
+        '"task_id": null',
+        '"first_digests": "ab"',
+        '"suite": {"__proto__": 1}',
+        '"cue_coverage": -Infinity',
+        '"score": true',
+        '"kind": "\\ud800</script>"',
+    ],
+)
+def test_a_line_that_was_tampered_with_spoils_no_page(changes: str, tmp_path: Path) -> None:
+    record = play(MISS, RIGHT).to_json()
+    (tmp_path / "a.jsonl").write_text(f"{record}\n{record[:-1]}, {changes}}}\n", encoding="utf-8")
+    html = to_html({"run": read_run(tmp_path / "a.jsonl")}, environment(CUE))
+    data = block(html)
+    assert len(data["episodes"]) == 2 and data["episodes"][0]["problem"] == ""
+    assert (Scripts(html).tags, Scripts(html).scripts[1]) == EMPTY
+
+
 def test_pictures_that_differ_from_the_record_and_damaged_media_are_told(tmp_path: Path) -> None:
     changed = dataclasses.replace(play(RIGHT), first_digests=("0" * 16,))
     (episode,) = data_of(changed)["episodes"]

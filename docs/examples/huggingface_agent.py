@@ -15,7 +15,8 @@ class Agent:
         self.model, self.processor = model, processor
 
     def __call__(self, conversation: Conversation) -> str:
-        chat = template_messages(conversation, self.processor.tokenizer.all_special_tokens)
+        added = self.processor.tokenizer.added_tokens_decoder.values()
+        chat = template_messages(conversation, [token.content for token in added if token.special])
         options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
         inputs = self.processor.apply_chat_template(chat, **options).to(self.model.device)
         ids = self.model.generate(**inputs, max_new_tokens=160, do_sample=False)

@@ -7,7 +7,15 @@ from typing import Any
 
 from PIL import Image
 
-from pixel_env.decoding import Frames, MediaError, decode, decode_image, decode_image_bytes, decode_images
+from pixel_env.decoding import (
+    Frames,
+    MediaError,
+    decode,
+    decode_here,
+    decode_image,
+    decode_image_bytes,
+    decode_images,
+)
 from pixel_env.media import DecodedFrames, DecodedImage
 from pixel_env.tasks.paths import inside
 from pixel_env.tasks.records import MAX_RECORD
@@ -34,21 +42,27 @@ class StoredImage(DecodedImage):
 
     def read(self) -> Image.Image:
         """Decode the picture in the cell."""
-        return decode(decode_cell, self.place, self.table, self.row, self.column, self.root)
+        cell = decode_here(read_cell, self.place, self.table, self.row, self.column, self.root)
+        return decode(decode_cell, self.place, cell)
 
 
-def decode_cell(place: str, table: Table, row: int, column: str, root: Path) -> Image.Image:
-    """Decode the picture in a cell."""
+def read_cell(place: str, table: Table, row: int, column: str, root: Path) -> bytes | str:
+    """Return the picture in a cell as it is encoded, or the path of its file."""
     cell: Any = table.blob(row, column)
     if isinstance(cell, dict):
         if cell.get("bytes") is None:
-            return decode_image(str(inside(root, cell.get("path"))))
+            return str(inside(root, cell.get("path")))
         cell = cell["bytes"]
     if isinstance(cell, str):
         cell = base64.b64decode(cell.rpartition("base64,")[2], validate=True)
     if not isinstance(cell, bytes) or not 0 < len(cell) <= MAX_RECORD:
         raise ValueError(f"expected a picture of 1 to {MAX_RECORD} bytes in {column}, got {type(cell).__name__}")
-    return decode_image_bytes(cell)
+    return cell
+
+
+def decode_cell(place: str, cell: bytes | str) -> Image.Image:
+    """Decode what `read_cell` returned."""
+    return decode_image(cell) if isinstance(cell, str) else decode_image_bytes(cell)
 
 
 @dataclass(frozen=True)
