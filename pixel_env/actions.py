@@ -292,8 +292,8 @@ def _load_json(body: str) -> Any:
 
 def _nesting(body: str) -> int:
     depth = deepest = 0
-    for character in body:
-        depth += (character in "[{") - (character in "]}")
+    for bracket in re.findall(r"[][{}]", body):
+        depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
 

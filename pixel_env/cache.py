@@ -32,7 +32,7 @@ class Cache:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key][0]  # type: ignore[no-any-return]
+                return self._kept[key][0]
         value = make()  # slow, so other threads go on; two that want the same value may both make it
         with self._lock:
             self.held -= self._kept.pop(key, (None, 0))[1]
