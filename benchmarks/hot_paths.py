@@ -23,7 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from benchmarks.duel import Row, Wanted, duel
 from benchmarks.hot_media import FRAMES, Scale, pixels, write_media
 from benchmarks.hot_rest import breakdown, memory
-from benchmarks.hot_sides import Nothing, all_frames, decoded, hostile, make, pillow, share_of
+from benchmarks.hot_sides import all_frames, decoded, hostile, make, pillow, share_of
 from benchmarks.provenance import RESULTS, provenance, readable
 from pixel_env import decoding
 from pixel_env.actions import parse
@@ -110,7 +110,7 @@ def videos(folder: Path, scale: Scale) -> Iterator[Row]:
 
 def overhead(folder: Path, scale: Scale) -> Iterator[Row]:
     """Steps whose pictures are small and grey, beside an environment that does nothing."""
-    nothing = gym.make(EnvSpec("Nothing-v0", entry_point=Nothing))
+    nothing = gym.make(EnvSpec("Nothing-v0", entry_point="benchmarks.hot_sides:Nothing"))
     env = gym.make("PixelReason-Frames-v0", preset="micro", counterfactual="blank", max_turns=10**9)
     nothing.reset(seed=0)
 

@@ -34,13 +34,14 @@ def breakdown(folder: Path, scale: Scale) -> list[Row]:
     interval = scale.intervals[0][0]
     clip, indices = str(folder / f"{interval}.mp4"), decoding.sample_frames(scale.video[2], FRAMES)
     picture = VideoFile(clip).frame(0)
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
     array, raw = np.asarray(picture), av.VideoFrame.from_image(picture).reformat(format="yuv420p")
     return rows + parts(f"{FRAMES} frames, a key frame every {interval}", {
         "times of all packets": lambda: decoding.probe_video(clip),
         "decoding to arrays": lambda: decoding.read_with_pyav(clip, indices),
         "of that, colours of one frame": lambda: raw.to_ndarray(format="rgb24"),
         "an array to a picture, one frame": lambda: Image.fromarray(array),
-        "resizing one frame, to an array": lambda: view(picture, (0.0, 0.0, *map(float, picture.size)), (336, 168)),
+        "resizing one frame, to an array": lambda: view(picture, whole, (336, 168)),
     }, max(1, scale.repeats // 3))  # fmt: skip
 
 

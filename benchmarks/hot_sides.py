@@ -22,7 +22,8 @@ def make(source: Source, **arguments: Any) -> gym.Env[Any, str]:
 class Nothing(gym.Env[int, int]):
     """What Gymnasium itself costs: an environment that does nothing."""
 
-    observation_space = action_space = gym.spaces.Discrete(1)
+    observation_space: gym.Space[Any] = gym.spaces.Discrete(1)
+    action_space: gym.Space[Any] = gym.spaces.Discrete(1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Begin nothing."""
@@ -60,9 +61,18 @@ def share_of(observation: dict[str, Any], part: float) -> str:
 
 def hostile(characters: int) -> dict[str, str]:
     """Return texts of a length that readers of text take long for."""
-    pieces = ("{", "{}", "\\boxed{", "\\boxed{}", "<tool_call>", "</tool_call>", "<tool_call></tool_call>", "<answer>")
-    pieces += ("crop_image([", "crop_image([])", "crop_image(", "select_frames([1])", "word ", "\ud800")
-    repeated = {piece: piece * (characters // len(piece)) for piece in pieces}
+    brackets = (
+        "{",
+        "{}",
+        "\\boxed{",
+        "\\boxed{}",
+        "<tool_call>",
+        "</tool_call>",
+        "<tool_call></tool_call>",
+        "<answer>",
+    )
+    words = ("crop_image([", "crop_image([])", "crop_image(", "select_frames([1])", "word ", "\ud800")
+    repeated = {piece: piece * (characters // len(piece)) for piece in brackets + words}
     half = characters // 2
     return repeated | {
         "nested boxes": "\\boxed{" * (characters // 8) + "}" * (characters // 8),

@@ -337,14 +337,21 @@ def _upright(frame: "av.VideoFrame") -> np.ndarray:
 
 
 def decode_video(path: str, sampling: Sampling) -> Frames:
-    """Read the sampled frames of a video; decord first, PyAV for what decord cannot open."""
+    """Read the sampled frames of a video.
+
+    PyAV comes first where key frames lead to them: the pictures are those of decord, sooner. Else decord, where it is
+    installed and can, and PyAV from the start.
+    """
     width, height, times = probe_video(path)
     indices = sampling.indices(times)
     check_pixels(width * height * len(indices), MAX_VIDEO_PIXELS)
     try:
-        pictures = read_with_decord(path, indices, len(times))
-    except Exception:  # decord raises bare RuntimeError-like errors; AV1 and cut files are the common causes
-        pictures = read_with_pyav(path, indices)
+        pictures = _read_from_key_frames(path, indices)
+    except (ValueError, av.FFmpegError):
+        try:
+            pictures = read_with_decord(path, indices, len(times))
+        except Exception:  # decord raises bare RuntimeError-like errors; cut files are the common cause
+            pictures = _read_from_the_start(path, indices)
     return pictures, [times[index] for index in indices]
 
 

@@ -280,7 +280,7 @@ class VideoFile(DecodedFrames):
     """A video file, or a segment of it, as a source of at most ``sampled`` frames.
 
     Attributes:
-        path: Any format that decord or PyAV reads.
+        path: Any format that PyAV reads.
         sampled: Number of frames to take, spread evenly; a shorter video gives all it has.
         start: Seconds at which the segment begins, None for the beginning of the file.
         end: Seconds at which it ends, None for the end of the file.
