@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from pixel_env.json_schema import Mismatch, Schema, fitted
 
 MAX_TURN_CHARACTERS = 2**20  # a longer turn is not read: bounds time and memory, whatever a policy writes
@@ -208,8 +210,12 @@ def _plain_number(value: float) -> float | int:
 # --- finding calls ----------------------------------------------------------------------------------------------------
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_SHORT_BEGIN = re.compile(r"\b(?:crop_image|select_frames)\(\s*\[")
-_SHORT = re.compile(r"\b(crop_image|select_frames)\(\s*(\[[^\[\]()]*\][^\[\]()]*)\)")
+# The short form, up to its first bracket where it is not complete. No word may run into the name: that is looked for
+# behind it, since a pattern that begins with letters is searched several times as fast as one that begins with \b.
+_SHORT = re.compile(
+    r"(crop_image(?<!\wcrop_image)|select_frames(?<!\wselect_frames))"
+    r"\(\s*(?:(\[[^\[\]()]*\][^\[\]()]*)\)|\[)"
+)
 
 _Call = Callable[[], CropImage | SelectFrames | CustomCall]
 
@@ -231,10 +237,14 @@ def _tagged_calls(text: str, schemas: Sequence[Schema]) -> tuple[list[_Call], in
 
 def _short_calls(text: str) -> tuple[list[_Call], int]:
     """Return the complete calls in short form, and where the last one begun but not complete stands (-1: none)."""
-    complete = {match.start(): match for match in _SHORT.finditer(text)}
-    begun = [match.start() for match in _SHORT_BEGIN.finditer(text) if match.start() not in complete]
-    calls: list[_Call] = [partial(_read_short_call, match[1], match[2]) for match in complete.values()]
-    return calls, begun[-1] if begun else -1
+    calls: list[_Call] = []
+    unfinished_at = -1
+    for match in _SHORT.finditer(text):
+        if match[2] is None:
+            unfinished_at = match.start()
+        else:
+            calls.append(partial(_read_short_call, match[1], match[2]))
+    return calls, unfinished_at
 
 
 # --- reading one call -------------------------------------------------------------------------------------------------
@@ -286,8 +296,8 @@ def _load_json(body: str) -> Any:
 
 def _nesting(body: str) -> int:
     depth = deepest = 0
-    for character in body:
-        depth += (character in "[{") - (character in "]}")
+    for bracket in re.findall(r"[][{}]", body):
+        depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
 
@@ -348,7 +358,7 @@ def _quoted(text: str) -> str:
 
 # --- finding the answer -----------------------------------------------------------------------------------------------
 
-_BRACES = re.compile(r"(?P<boxed>\\boxed\s*\{)|(?P<open>\{)|(?P<close>\})")
+_BOXED = re.compile(r"\\boxed\s*\{")
 
 
 def last_answer(text: str) -> str | None:
@@ -363,14 +373,34 @@ def last_answer(text: str) -> str | None:
 
 def _last_answer(text: str) -> tuple[str, int] | None:
     """Return the text of the last answer and where it ends, or None."""
-    found: tuple[str, int] | None = None
-    opened: list[int] = []  # where the content of each open brace begins; -1 for braces that are not a \boxed
-    for match in _BRACES.finditer(text):
-        if match["close"] is None:
-            opened.append(match.end() if match["boxed"] else -1)
-        elif opened and (begin := opened.pop()) >= 0:
-            found = text[begin : match.start()], match.end()
-    return found or _last_answer_tag(text)
+    begins = [match.end() for match in _BOXED.finditer(text)]
+    return _last_box(text, begins) or _last_answer_tag(text)
+
+
+def _last_box(text: str, begins: Sequence[int]) -> tuple[str, int] | None:
+    """Return what the last box to be closed holds, and where that ends; None where none is closed.
+
+    A million braces take some milliseconds, which a loop over them would not.
+
+    Args:
+        text: The turn.
+        begins: Where the content of each box begins, behind its brace, in ascending order.
+    """
+    if not begins:
+        return None
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)[begins[0] - 1 :]
+    places = np.flatnonzero((letters == ord("{")) | (letters == ord("}")))
+    depths = np.cumsum(np.where(letters[places] == ord("{"), 1, -1), dtype=np.int32)  # behind each brace
+    least = np.minimum.accumulate(depths[::-1])[::-1]  # from each brace to the end
+    boxes = np.searchsorted(places, np.asarray(begins) - begins[0])
+    closed = boxes[least[boxes] < depths[boxes]]
+    if not len(closed):
+        return None
+    # The box that begins last is closed last, unless others are closed around it: then the outermost of those.
+    between = np.minimum.accumulate(depths[closed[-1] :: -1])[::-1]
+    box = closed[between[closed] >= depths[closed]][0]
+    end = places[box + 1 + np.flatnonzero(depths[box + 1 :] < depths[box])[0]] + begins[0] - 1
+    return text[places[box] + begins[0] : end], int(end) + 1
 
 
 def _last_answer_tag(text: str) -> tuple[str, int] | None:

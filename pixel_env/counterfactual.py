@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from pixel_env.decoding import MediaError
-from pixel_env.media import Box, Source, view
+from pixel_env.media import Box, Source, view, view_of
 from pixel_env.operations import View
 from pixel_env.tasks import Task, TaskSet
 
@@ -51,7 +51,7 @@ def picture(source: Source | None, shot: View, asked: Source) -> np.ndarray:
     if shot.made is not None:  # from the source of the task: the environment offers no such function with another's
         return view(shot.made, shot.region, shot.size)
     frame = min(shot.frame, source.num_frames - 1)
-    return view(source.frame(frame), _moved(shot.region, asked, source), shot.size)
+    return view_of(source, frame, _moved(shot.region, asked, source), shot.size)
 
 
 def _next_media(task: Task, tasks: TaskSet) -> Source:

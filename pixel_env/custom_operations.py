@@ -162,7 +162,7 @@ def _checked(made: Any, most: int) -> list[Image.Image]:
             raise TypeError(f"expected PIL images or arrays (H, W, 3) uint8, got {_kind(one)}")
         if not 0 < width * height <= MAX_IMAGE_PIXELS:
             raise ValueError(f"expected a picture of 1 to {MAX_IMAGE_PIXELS} pixels, got {width} x {height}")
-        pictures.append(to_rgb(Image.fromarray(one) if isinstance(one, np.ndarray) else one))
+        pictures.append(to_rgb(Image.fromarray(one) if isinstance(one, np.ndarray) else one.copy()))
     return pictures
 
 

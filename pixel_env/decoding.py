@@ -15,12 +15,14 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pixel_env import decoding_process
 
@@ -38,6 +40,12 @@ def _limit(name: str, default: int) -> int:
 
 MAX_IMAGE_PIXELS = _limit("MAX_IMAGE_PIXELS", 2**26)
 """Most pixels an image file may hold: 8192 squared. Above 178,956,970 Pillow refuses, but in a process."""
+
+REDUCTIONS = (8, 4, 2)
+"""How many times smaller libjpeg decodes, apart from once."""
+
+TURNED = (5, 6, 7, 8)
+"""Orientations of EXIF that exchange width and height."""
 
 MAX_VIDEO_PIXELS = _limit("MAX_VIDEO_PIXELS", 2**27)
 """Most pixels the sampled frames of a video file may hold together: 16 frames of 3840x2160."""
@@ -108,14 +116,14 @@ def decode_here(function: Callable[..., Result], *arguments: Any, seconds: float
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture as EXIF says and convert it to RGB, transparent parts onto white."""
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16"):  # Pillow would cut 16-bit grey at 255 and show it white
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+    """Turn a picture as EXIF says, in place, and return it as RGB, transparent parts onto white; no copy of RGB."""
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode.startswith("I;16"):  # Pillow would cut 16-bit grey at 255 and show it white
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return upright.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def check_pixels(pixels: int, limit: int) -> None:
@@ -124,20 +132,52 @@ def check_pixels(pixels: int, limit: int) -> None:
         raise ValueError(f"expected 1 to {limit} pixels, got {pixels}; make the file smaller")
 
 
-def decode_image(path: str) -> Image.Image:
-    """Read an image file as RGB, the first frame of an animated one."""
-    return _opened(path)
+@dataclass(frozen=True)
+class JpegHeader:
+    """What a JPEG says before it is decoded.
+
+    Attributes:
+        width: Width in pixels, turned as EXIF says.
+        height: Height in pixels, likewise.
+        reductions: How many times smaller it can be decoded, the largest number first.
+    """
+
+    width: int
+    height: int
+    reductions: tuple[int, ...]
 
 
-def decode_image_bytes(data: bytes) -> Image.Image:
-    """Read an encoded image as RGB."""
-    return _opened(io.BytesIO(data))
+def read_header(file: str | bytes) -> JpegHeader | None:
+    """Read the header of a JPEG, given by path or as bytes; None for other formats, which decode at full size only."""
+    with _opened(file) as picture:
+        if not isinstance(picture, JpegImageFile):
+            return None
+        width, height = picture.size
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        # A side that cannot be divided ends in a pixel that is part empty: turned, it would be the first one.
+        reductions = [k for k in REDUCTIONS if orientation == 1 or width % k == height % k == 0]
+        return JpegHeader(*((height, width) if orientation in TURNED else (width, height)), tuple(reductions))
 
 
-def _opened(file: str | io.BytesIO) -> Image.Image:
-    with Image.open(file, formats=IMAGE_FORMATS) as picture:
-        check_pixels(picture.width * picture.height, MAX_IMAGE_PIXELS)
+def decode_image(file: str | bytes, reduction: int = 1) -> Image.Image:
+    """Read an image, given by path or as bytes, as RGB, the first frame of an animated one.
+
+    Args:
+        file: One of `IMAGE_FORMATS`.
+        reduction: Decode it this many times smaller, sides rounded up: one of `JpegHeader.reductions`. A JPEG stores
+            8 x 8 pixels as 64 frequencies, of which the lowest are a smaller picture.
+    """
+    with _opened(file) as picture:
+        if reduction > 1:
+            picture.draft(None, (picture.width // reduction, picture.height // reduction))
         return to_rgb(picture)
+
+
+@contextmanager
+def _opened(file: str | bytes) -> Iterator[Image.Image]:
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=IMAGE_FORMATS) as picture:
+        check_pixels(picture.width * picture.height, MAX_IMAGE_PIXELS)
+        yield picture
 
 
 def decode_images(folder: str, names: Sequence[str]) -> list[np.ndarray]:
@@ -250,13 +290,86 @@ def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarr
 
 
 def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
-    """Read frames with PyAV, decoding forward from the start once."""
+    """Read frames with PyAV, decoding only from the last key frame before each of them, where that can be told."""
+    import av
+
+    try:
+        return _read_from_key_frames(path, indices)
+    except (ValueError, av.FFmpegError):  # packets without times, files that were cut short, ...
+        return _read_from_the_start(path, indices)
+
+
+def _read_from_key_frames(path: str, indices: list[int]) -> list[np.ndarray]:
+    """Read frames, skipping packets between them; raises ValueError where times and key frames do not lead to them."""
+    import av
+
+    with av.open(path, options=VIDEO_FORMATS) as container:
+        packets = [(p.pts, p.is_keyframe) for p in container.demux(video=0) if _whole(p)]
+    stamps = sorted(stamp for stamp, _ in packets if stamp is not None)
+    wanted = {stamps[index] for index in indices} if len(set(stamps)) == len(packets) else set()
+    runs = _runs(packets, wanted)
+    pictures: dict[int, np.ndarray] = {}
+    with av.open(path, options=VIDEO_FORMATS) as container:
+        codec = container.streams.video[0].codec_context
+        codec.options = _bounded(wanted)
+        codec.open(strict=False)  # before `skip_frame` is set: a decoder that reads it once is to skip nothing
+        for position, packet in enumerate(filter(_whole, container.demux(video=0))):
+            if not runs:
+                break
+            codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"  # no other frame is made from those
+            frames = packet.decode() if position in runs[0] else []
+            if position == runs[0][-1]:
+                frames += codec.decode(None)  # those that wait for their turn; then as new for the next run
+                codec.flush_buffers()
+                del runs[0]
+            pictures |= {frame.pts: _upright(frame) for frame in frames if frame.pts in wanted and not frame.is_corrupt}
+    if not wanted or wanted - pictures.keys():
+        raise ValueError("the key frames do not lead to every frame")
+    return _of_one_size([pictures[stamps[index]] for index in indices])
+
+
+def _whole(packet: "av.Packet") -> bool:
+    """Whether a packet gives a picture; one that must be decoded without being shown makes the times of no use."""
+    if packet.size and (packet.is_corrupt or packet.is_discard):
+        raise ValueError("it holds packets that show nothing")
+    return bool(packet.size)
+
+
+def _runs(packets: Sequence[tuple[int | None, bool]], wanted: set[int]) -> list[range]:
+    """Return which packets to decode for the wanted frames, as runs that begin with a key frame.
+
+    Frames come back in the order of their times, and packets lie in the order of decoding. What follows a key frame in
+    both orders needs nothing from before it.
+
+    Args:
+        packets: Time stamp of each packet, and whether it is a key frame.
+        wanted: Time stamps.
+
+    >>> _runs([(0, True), (3, False), (1, False), (9, True), (8, False), (10, False)], {1, 9}), _runs([(0, True)], {0})
+    ([range(0, 3), range(3, 4)], [range(0, 1)])
+    >>> _runs([(0, True), (3, False), (1, False), (9, True), (8, False), (10, False)], {8, 10})
+    [range(0, 6)]
+    """
+    runs: list[range] = []
+    keys: list[int] = []
+    for position, (stamp, is_key) in enumerate(packets):
+        if is_key:
+            keys.append(position)
+        if stamp in wanted:
+            begin = next((key for key in reversed(keys) if (packets[key][0] or 0) <= stamp), 0)
+            if runs and begin < runs[-1].stop:
+                begin = runs.pop().start
+            runs.append(range(begin, position + 1))
+    return runs
+
+
+def _read_from_the_start(path: str, indices: list[int]) -> list[np.ndarray]:
+    """Read frames, decoding all before them."""
     import av
 
     wanted = set(indices)
     with av.open(path, options=VIDEO_FORMATS) as container:
-        # The header may promise smaller frames than there are.
-        container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS // len(wanted))}
+        container.streams.video[0].codec_context.options = _bounded(wanted)
         # The last packet of a file that was cut short would fail, and take the frames before it along.
         packets = (packet for packet in container.demux(video=0) if not packet.is_corrupt)
         frames = enumerate(frame for packet in packets for frame in packet.decode())
@@ -267,10 +380,20 @@ def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
         }
     if missing := wanted - pictures.keys():
         raise ValueError(f"frame {min(missing)} cannot be read; the file is damaged or cut short")
-    if len(sizes := {picture.shape for picture in pictures.values()}) > 1:
+    return _of_one_size([pictures[index] for index in indices])
+
+
+def _bounded(wanted: set[int]) -> dict[str, str]:
+    """Return options of a codec for so many frames: the header may promise smaller ones than there are."""
+    return {"max_pixels": str(MAX_VIDEO_PIXELS // max(1, len(wanted)))}
+
+
+def _of_one_size(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Return `pictures`; raises ValueError where they differ in size."""
+    if len(sizes := {picture.shape for picture in pictures}) > 1:
         listed = ", ".join(f"{width} x {height}" for height, width, _ in sorted(sizes))
         raise ValueError(f"expected frames of one size, got {listed}")
-    return [pictures[index] for index in indices]
+    return pictures
 
 
 def _upright(frame: "av.VideoFrame") -> np.ndarray:
@@ -279,14 +402,23 @@ def _upright(frame: "av.VideoFrame") -> np.ndarray:
 
 
 def decode_video(path: str, sampling: Sampling) -> Frames:
-    """Read the sampled frames of a video; decord first, PyAV for what decord cannot open."""
+    """Read the sampled frames of a video.
+
+    PyAV comes first where key frames lead to them: the pictures are those of decord, sooner. Else decord, where it is
+    installed and can, and PyAV from the start.
+    """
+    import av
+
     width, height, times = probe_video(path)
     indices = sampling.indices(times)
     check_pixels(width * height * len(indices), MAX_VIDEO_PIXELS)
     try:
-        pictures = read_with_decord(path, indices, len(times))
-    except Exception:  # decord raises bare RuntimeError-like errors; AV1 and cut files are the common causes
-        pictures = read_with_pyav(path, indices)
+        pictures = _read_from_key_frames(path, indices)
+    except (ValueError, av.FFmpegError):
+        try:
+            pictures = read_with_decord(path, indices, len(times))
+        except Exception:  # decord raises bare RuntimeError-like errors; cut files are the common cause
+            pictures = _read_from_the_start(path, indices)
     return pictures, [times[index] for index in indices]
 
 

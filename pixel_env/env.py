@@ -251,9 +251,9 @@ class PixelReasonEnv(gym.Env[Observation, str]):
             )
         views = self.protocol.first_views(task.media, self.view_settings)
         looked_at = shown_by_operations(task, self.tasks, self.counterfactual)
-        self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
         text = self.protocol.first_text(task, views, self.view_settings.max_turns, self.operations)
-        observation = self._observation(text, views, task.media)
+        observation = _observation(text, views, task.media, task.media)
+        self._episode = _Episode(task, looked_at, list(views), num_first=len(views), num_latest=len(views))
         if self.render_mode == "human":
             self._show()
         return observation, self._info(_Outcome(views=views), {}) | {"instructions": self.instructions}
@@ -283,7 +283,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         if self.render_mode == "human":
             self._show()
         info = self._info(outcome, {"correctness": reward})
-        observation = self._observation(text, outcome.views, episode.looked_at)
+        observation = _observation(text, outcome.views, episode.looked_at, episode.task.media)
         return observation, reward, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
@@ -340,10 +340,6 @@ class PixelReasonEnv(gym.Env[Observation, str]):
                 return None, attempted_call, OperationResult((), code, reason)
         raise AssertionError(f"an answer is no operation: {action}")
 
-    def _observation(self, text: str, views: Sequence[View], source: Source | None) -> Observation:
-        asked = self._current().task.media
-        return {"images": tuple(picture(source, shot, asked) for shot in views), "text": text}
-
     def _info(self, outcome: _Outcome, reward_terms: dict[str, float]) -> dict[str, Any]:
         episode = self._current()
         verdict = episode.grade or Grade(correct=False, score=0.0, parse_failure=False)
@@ -394,6 +390,10 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         if self._window is None:
             self._window = Window(type(self).__name__)
         self._window.show(self._canvas())
+
+
+def _observation(text: str, views: Sequence[View], source: Source | None, asked: Source) -> Observation:
+    return {"images": tuple(picture(source, shot, asked) for shot in views), "text": text}
 
 
 def _procedural(

@@ -1,21 +1,24 @@
 """Full-resolution images and videos, and the views cut from them.
 
 A source is never shown: a policy sees views, regions of it resized into a pixel budget. Files are read through
-:mod:`pixel_env.decoding`. This module knows nothing of tasks, actions or sentences.
+:mod:`pixel_env.decoding` and kept in :mod:`pixel_env.cache`. This module knows nothing of tasks, actions or sentences.
 """
 
 import math
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from pixel_env.decoding import Frames, Sampling, decode, decode_image, decode_video
+from pixel_env.cache import DECODED
+from pixel_env.decoding import Frames, JpegHeader, Sampling, decode, decode_image, decode_video, read_header
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in source pixels, half-open, origin at the top left."""
@@ -95,7 +98,34 @@ def view(image: Image.Image, region: Box, size: tuple[int, int]) -> np.ndarray:
     return np.array(picture, dtype=np.uint8)
 
 
-class DecodedImage(ABC):
+def view_of(source: Source, frame: int, region: Box, size: tuple[int, int]) -> np.ndarray:
+    """Cut ``region`` from a frame (0-based) of a source and resize it; arguments and result as of `view`.
+
+    A JPEG is decoded as small as the view allows. How small depends on the region and the size alone, and on nothing
+    that was decoded before: a view is always the same.
+    """
+    if isinstance(source, EncodedImage):
+        return view(*source.reduced(region, size), size)
+    return view(source.frame(frame), region, size)
+
+
+class Decoded(ABC):
+    """What is decoded when it is first looked at, and kept in `pixel_env.cache.DECODED`: read again once it is not."""
+
+    @abstractmethod
+    def read(self) -> Any:
+        """Decode it; raises `MediaError` where that fails."""
+
+    def key(self) -> Hashable:
+        """Return what equals the key of every source that shows the same; by default of no other one."""
+        return object()
+
+    @cached_property
+    def _key(self) -> Hashable:
+        return self.key()
+
+
+class DecodedImage(Decoded):
     """A picture that is decoded when it is first looked at."""
 
     kind = "image"
@@ -105,32 +135,72 @@ class DecodedImage(ABC):
     def read(self) -> Image.Image:
         """Decode it; raises `MediaError` where that fails."""
 
-    @cached_property
-    def _picture(self) -> Image.Image:
-        return self.read()
-
     @property
     def width(self) -> int:
         """Width in pixels."""
-        return self._picture.width
+        return self.frame(0).width
 
     @property
     def height(self) -> int:
         """Height in pixels."""
-        return self._picture.height
+        return self.frame(0).height
 
     def frame(self, index: int) -> Image.Image:
-        """Return the picture; ``index`` is 0."""
+        """Return the picture, which is not to be drawn on; ``index`` is 0."""
         if index != 0:
             raise IndexError(f"an image has frame 0 only, got {index}")
-        return self._picture
+        return DECODED.get(self._key, self.read, _bytes)
 
     def timestamp(self, index: int) -> float:
         """Return 0 seconds."""
         return 0.0
 
 
-class DecodedFrames(ABC):
+class EncodedImage(DecodedImage):
+    """A picture in a file; for a small view a JPEG is decoded at a half, a quarter or an eighth of its size."""
+
+    @abstractmethod
+    def decoded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of `pixel_env.decoding` on the path or the bytes of the file, and what else it takes.
+
+        Raises:
+            MediaError: It fails.
+        """
+
+    def read(self) -> Image.Image:
+        """Decode the file at full size."""
+        return self.decoded(decode_image)
+
+    @cached_property
+    def _header(self) -> JpegHeader | None:
+        return self.decoded(read_header)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return super().width if self._header is None else self._header.width
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return super().height if self._header is None else self._header.height
+
+    def reduced(self, region: Box, size: tuple[int, int]) -> tuple[Image.Image, Box]:
+        """Return the picture, decoded as small as it can be while no pixel of a view lacks one, and the region on it.
+
+        Args:
+            region: x1, y1, x2, y2 in pixels of the full size.
+            size: (width, height) of the view.
+        """
+        x1, y1, x2, y2 = region
+        for reduction in () if self._header is None else self._header.reductions:
+            if x2 - x1 >= reduction * size[0] and y2 - y1 >= reduction * size[1]:
+                picture = DECODED.get((self._key, reduction), lambda: self.decoded(decode_image, reduction), _bytes)  # noqa: B023
+                return picture, (x1 / reduction, y1 / reduction, x2 / reduction, y2 / reduction)
+        return self.frame(0), region
+
+
+class DecodedFrames(Decoded):
     """Frames of a video that are decoded, all together, when one of them is first looked at."""
 
     kind = "video"
@@ -139,19 +209,23 @@ class DecodedFrames(ABC):
     def read(self) -> Frames:
         """Decode them; raises `MediaError` where that fails."""
 
-    @cached_property
-    def _frames(self) -> Frames:
-        return self.read()
+    @property
+    def _frames(self) -> tuple[list[Image.Image], list[float]]:
+        return DECODED.get(self._key, self._pictures, lambda frames: sum(map(_bytes, frames[0])))
+
+    def _pictures(self) -> tuple[list[Image.Image], list[float]]:
+        arrays, times = self.read()
+        return [Image.fromarray(array) for array in arrays], times
 
     @property
     def width(self) -> int:
         """Width in pixels."""
-        return self._frames[0][0].shape[1]
+        return self._frames[0][0].width
 
     @property
     def height(self) -> int:
         """Height in pixels."""
-        return self._frames[0][0].shape[0]
+        return self._frames[0][0].height
 
     @property
     def num_frames(self) -> int:
@@ -159,16 +233,30 @@ class DecodedFrames(ABC):
         return len(self._frames[0])
 
     def frame(self, index: int) -> Image.Image:
-        """Return frame ``index``, 0-based among the frames taken."""
-        return Image.fromarray(self._frames[0][index])
+        """Return frame ``index``, 0-based among the frames taken; not to be drawn on."""
+        return self._frames[0][index]
 
     def timestamp(self, index: int) -> float:
         """Return the time of frame ``index`` in seconds from the start of the file."""
         return self._frames[1][index]
 
 
+def _bytes(picture: Image.Image) -> int:
+    """Bytes of a picture in memory, where Pillow gives an RGB pixel four."""
+    return 4 * picture.width * picture.height
+
+
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """Return what changes when a file does; nothing for one that is not there: reading it says so."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
-class ImageFile(DecodedImage):
+class ImageFile(EncodedImage):
     """An image file as a source.
 
     Attributes:
@@ -177,9 +265,13 @@ class ImageFile(DecodedImage):
 
     path: str | Path
 
-    def read(self) -> Image.Image:
+    def key(self) -> Hashable:
+        """Return the path and the stamp of the file."""
+        return self, stamp(self.path)
+
+    def decoded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Decode the file."""
-        return decode(decode_image, str(self.path))
+        return decode(function, str(self.path), *arguments)
 
 
 @dataclass(frozen=True)
@@ -187,7 +279,7 @@ class VideoFile(DecodedFrames):
     """A video file, or a segment of it, as a source of at most ``sampled`` frames.
 
     Attributes:
-        path: Any format that decord or PyAV reads.
+        path: Any format that PyAV reads.
         sampled: Number of frames to take, spread evenly; a shorter video gives all it has.
         start: Seconds at which the segment begins, None for the beginning of the file.
         end: Seconds at which it ends, None for the end of the file.
@@ -204,6 +296,10 @@ class VideoFile(DecodedFrames):
     def sampling(self) -> Sampling:
         """Which frames are taken."""
         return Sampling(self.sampled, self.start, self.end, self.rule)
+
+    def key(self) -> Hashable:
+        """Return what is taken from which file, and the stamp of it."""
+        return self, stamp(self.path)
 
     def read(self) -> Frames:
         """Decode the frames that are taken."""

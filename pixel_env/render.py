@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixel_env.media import Source, view
+from pixel_env.media import Source, view, view_of
 from pixel_env.operations import View
 
 PANEL = 480
@@ -85,7 +85,11 @@ def _draw_latest(picture: Image.Image, source: Source, latest: Sequence[View], f
 
 def _paste(picture: Image.Image, source: Source, shot: View, place: tuple[int, int, int, int]) -> None:
     """Paste a view as the policy saw it, scaled to its place (left, top, width, height)."""
-    seen = Image.fromarray(view(shot.whole(source), shot.region, shot.size))
+    if shot.made is None:
+        pixels = view_of(source, shot.frame, shot.region, shot.size)
+    else:
+        pixels = view(shot.made, shot.region, shot.size)
+    seen = Image.fromarray(pixels)
     picture.paste(seen.resize(place[2:], Image.Resampling.BILINEAR, reducing_gap=2.0), place[:2])
 
 

@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixel_env.actions import SCHEMAS, Answer, CropImage, Malformed, SelectFrames, parse, render
+from pixel_env.actions import SCHEMAS, Answer, CropImage, Malformed, SelectFrames, last_answer, parse, render
 
 BOX = (12.0, 30.0, 50.0, 60.0)
 CROP = '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [12, 30, 50, 60], "target_image": 1}}</tool_call>'
@@ -195,6 +196,37 @@ def test_render_writes_integers_without_a_point() -> None:
 def test_render_refuses_what_cannot_be_read_back(action: object) -> None:
     with pytest.raises(ValueError, match="expected an action that can be written down"):
         render(action)  # type: ignore[arg-type]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["{", "}", r"\boxed{", r"\boxed {", r"\boxed", "x", "\ud800", "图"]), max_size=30).map(
+        "".join
+    )
+)
+def test_the_last_answer_is_that_of_a_stack(text: str) -> None:
+    found, opened = None, list[int]()
+    for match in re.finditer(r"(\\boxed\s*)?\{|\}", text):
+        if match[0] != "}":
+            opened.append(match.end() if match[1] else 0)
+        elif opened and (begin := opened.pop()):
+            found = text[begin : match.start()]
+    assert last_answer(text) == found
+
+
+SHORT = r"\b(crop_image|select_frames)\(\s*(\[[^\[\]()]*\][^\[\]()]*)\)"
+BEGUN = r"\b(crop_image|select_frames)\(\s*\["
+names = ["crop_image", "select_frames", "crop_image([1, 2, 3, 4])", "(", "[", "]", ")", "x", "_", "é", " ", ","]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(names), max_size=20).map("".join))
+def test_short_calls_are_found_as_by_two_plain_patterns(text: str) -> None:
+    complete = [match.start() for match in re.finditer(SHORT, text)]
+    action = parse(text)
+    assert getattr(action, "attempted_call", True) == bool(complete or re.search(BEGUN, text))
+    if len(complete) > 1:
+        assert isinstance(action, Malformed) and f"got {len(complete)} calls" in action.reason
 
 
 def test_time_is_linear_in_the_length() -> None:

@@ -1,6 +1,7 @@
 """What must hold for every registered id."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,16 @@ def vector_record(vector: gym.vector.VectorEnv[Any, Any, Any], count: int) -> li
         return record
     finally:
         vector.close()
+
+
+@pytest.mark.parametrize("turn", ["crop_image([10, 10, 60, 60])", "select_frames([3, 11])"])
+def test_what_info_holds_is_small(turn: str) -> None:
+    """A vector environment pickles it, and pictures go through shared memory: a view says only where it lies."""
+    env = gym.make("PixelReason-Mixed-v0", suite="clip", preset="micro")
+    env.reset(seed=0)
+    observation, *_, info = env.step(turn)
+    assert observation["images"] and len(info["views"]) == len(observation["images"])
+    assert len(pickle.dumps(info)) < 2000
 
 
 def test_vector_environments_agree_with_and_without_shared_memory() -> None:

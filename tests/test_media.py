@@ -159,12 +159,16 @@ def test_a_long_video_is_sampled_with_its_times(tmp_path: Path) -> None:
 
 def test_pyav_reads_what_decord_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_coded(tmp_path / "clip.mp4", list(range(16)), 4)
-    by_decord = [np.asarray(VideoFile(path).frame(index)) for index in (0, 15)]
+    by_decord = decoding.read_with_decord(str(path), [0, 15], 16)
+
+    def refuse_key_frames() -> list[np.ndarray]:
+        raise ValueError("the key frames do not lead to every frame")
 
     def refuse(path: str, indices: list[int], count: int) -> list[np.ndarray]:
         raise RuntimeError("cannot find video stream")
 
     monkeypatch.setattr(decoding, "read_with_decord", refuse)
+    monkeypatch.setattr(decoding, "_read_from_key_frames", lambda path, indices: refuse_key_frames())
     by_pyav = VideoFile(path)
     assert [read_code(by_pyav.frame(index)) for index in range(16)] == list(range(16))
     assert np.abs(np.asarray(by_pyav.frame(15)).astype(int) - by_decord[1]).max() <= 8  # other colour arithmetic
@@ -267,10 +271,13 @@ def test_no_reader_is_shared_by_threads(by_pyav: bool, tmp_path: Path, monkeypat
     monkeypatch.setattr(av, "open", partial(watched, av.open, True))
     reader = refused if by_pyav else partial(watched, decord.VideoReader, False)
     monkeypatch.setattr(decord, "VideoReader", reader)
+    if not by_pyav:
+        monkeypatch.setattr(decoding, "_runs", lambda packets, wanted: [])  # no key frame leads anywhere: decord reads
     shared = VideoFile(path)
     with ThreadPoolExecutor(4) as pool:
         read = list(pool.map(lambda _: shared.read()[0], range(4)))
     assert [[read_code(Image.fromarray(frame)) for frame in frames] for frames in read] == [list(range(16))] * 4
-    assert len(readers) == 8  # to probe and to read, four times
+    opened = 3 if by_pyav else 4  # by one look: to probe, to find key frames and to read; by decord after that
+    assert len(readers) == 4 * opened
     assert all(len(set(reader.threads)) == 1 for reader in readers)
-    assert Counter(reader.threads[0] for reader in readers).most_common()[0][1] == 2  # the two of one look
+    assert Counter(reader.threads[0] for reader in readers).most_common()[0][1] == opened

@@ -2,11 +2,14 @@
 
 import importlib.util
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from layouts import coded_frame, mvbench, read_code, save, star, write_coded, write_json
 
 from pixel_env import decoding
@@ -149,6 +152,68 @@ def test_both_readers_give_the_same_frames(name: str, tmp_path: Path) -> None:
     assert [source.timestamp(index) for index in range(48)] == pytest.approx(
         [(s - stamps[0]) / 10 for s in stamps], abs=2e-3
     )
+
+
+MOVED = {
+    "b-frames.mp4": ("libx264", {"g": "12", "bf": "3"}, EVEN),
+    "open.mkv": ("libx264", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}, UNEVEN),
+    "open.ts": ("libx264", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}, EVEN),
+    "hevc.mp4": ("libx265", {"g": "12", "x265-params": "log-level=none"}, UNEVEN),
+    "vp9.webm": ("libvpx-vp9", {"g": "12"}, EVEN),
+    "mpeg2.ts": ("mpeg2video", {"g": "12", "bf": "2"}, EVEN),
+    "no-key-frames.ts": ("libx264", {"g": "12", "x264-params": "intra-refresh=1"}, EVEN),
+}
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, list[np.ndarray]]]:
+    """Videos of all kinds of references between frames: where each lies, and its frames read from the start."""
+    folder, read = tmp_path_factory.mktemp("moved"), {}
+    ground = np.random.default_rng(0).integers(0, 256, (64 + 2 * 48, 96 + 3 * 48, 3), dtype=np.uint8)
+    for name, (codec, options, stamps) in MOVED.items():
+        with av.open(str(folder / name), "w") as container:
+            try:
+                stream = container.add_stream(codec, rate=10, options=options)
+            except Exception:  # an encoder that this build lacks
+                continue
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 10)
+            for index, stamp in enumerate(stamps):
+                part = ground[2 * index : 2 * index + 64, 3 * index : 3 * index + 96]
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(part), "rgb24")
+                frame.pts, frame.time_base = stamp, Fraction(1, 10)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        path = str(folder / name)
+        read[name] = path, decoding._read_from_the_start(path, list(range(len(stamps))))
+    return read
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("name", MOVED)
+def test_frames_are_those_of_reading_everything(
+    name: str, moved: dict[str, tuple[str, list[np.ndarray]]], data: st.DataObject
+) -> None:
+    if name not in moved:
+        pytest.skip("no encoder to write the video with")
+    path, frames = moved[name]
+    wanted = data.draw(st.lists(st.integers(0, len(frames) - 1), min_size=1, max_size=8))
+    read = decoding.read_with_pyav(path, wanted)
+    assert all(np.array_equal(picture, frames[index]) for index, picture in zip(wanted, read, strict=True))
+
+
+def test_only_what_leads_to_a_frame_is_decoded(
+    moved: dict[str, tuple[str, list[np.ndarray]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_read_from_the_start", None)  # not asked
+    path, frames = moved["b-frames.mp4"]
+    runs: list[range] = []
+    found = decoding._runs
+    monkeypatch.setattr(decoding, "_runs", lambda *arguments: runs.extend(found(*arguments)) or list(runs))
+    read = decoding.read_with_pyav(path, [40, 13, 13])
+    assert [np.array_equal(a, frames[index]) for a, index in zip(read, (40, 13, 13), strict=True)] == [True] * 3
+    assert [run.start for run in runs] == [12, 36] and all(len(run) < 12 for run in runs)
 
 
 @pytest.mark.parametrize(("degrees", "size"), [(90, (64, 96)), (-90, (64, 96)), (180, (96, 64))])

@@ -19,7 +19,7 @@ MAX_RECORD = 2**26
 Fields = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
     """Records of a text file, by their byte offsets.
 

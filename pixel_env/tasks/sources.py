@@ -1,29 +1,23 @@
 """Media of task sets from files: stored pictures, frames as image files, and what stands for a damaged item."""
 
 import base64
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pixel_env.decoding import (
-    Frames,
-    MediaError,
-    decode,
-    decode_here,
-    decode_image,
-    decode_image_bytes,
-    decode_images,
-)
-from pixel_env.media import DecodedFrames, DecodedImage
+from pixel_env.cache import DECODED
+from pixel_env.decoding import Frames, MediaError, decode, decode_here, decode_images
+from pixel_env.media import DecodedFrames, EncodedImage, stamp
 from pixel_env.tasks.paths import inside
 from pixel_env.tasks.records import MAX_RECORD
 from pixel_env.tasks.tables import Table
 
 
 @dataclass(frozen=True)
-class StoredImage(DecodedImage):
+class StoredImage(EncodedImage):
     """A picture in a cell of a table.
 
     Attributes:
@@ -40,29 +34,40 @@ class StoredImage(DecodedImage):
     root: Path
     table: Table = field(compare=False, repr=False)
 
-    def read(self) -> Image.Image:
+    def key(self) -> Hashable:
+        """Return the table too: what lies at a place changes when the file does, and then it is another table."""
+        return self, self.table
+
+    def decoded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Decode the picture in the cell."""
-        cell = decode_here(read_cell, self.place, self.table, self.row, self.column, self.root)
-        return decode(decode_cell, self.place, cell)
+        encoded = decode_here(_encoded, self.place, self)  # a table is not handed to another process
+        return decode(_decoded, self.place, encoded, function, *arguments)
+
+    def encoded(self) -> str | bytes:
+        """Return the path or the bytes of the picture; kept, since reading a cell may take longer than decoding it."""
+        return DECODED.get((self._key, "encoded"), self._read_cell, len)
+
+    def _read_cell(self) -> str | bytes:
+        cell: Any = self.table.blob(self.row, self.column)
+        if isinstance(cell, dict):
+            if cell.get("bytes") is None:
+                return str(inside(self.root, cell.get("path")))
+            cell = cell["bytes"]
+        if isinstance(cell, str):
+            cell = base64.b64decode(cell.rpartition("base64,")[2], validate=True)
+        if not isinstance(cell, bytes) or not 0 < len(cell) <= MAX_RECORD:
+            raise ValueError(
+                f"expected a picture of 1 to {MAX_RECORD} bytes in {self.column}, got {type(cell).__name__}"
+            )
+        return cell
 
 
-def read_cell(place: str, table: Table, row: int, column: str, root: Path) -> bytes | str:
-    """Return the picture in a cell as it is encoded, or the path of its file."""
-    cell: Any = table.blob(row, column)
-    if isinstance(cell, dict):
-        if cell.get("bytes") is None:
-            return str(inside(root, cell.get("path")))
-        cell = cell["bytes"]
-    if isinstance(cell, str):
-        cell = base64.b64decode(cell.rpartition("base64,")[2], validate=True)
-    if not isinstance(cell, bytes) or not 0 < len(cell) <= MAX_RECORD:
-        raise ValueError(f"expected a picture of 1 to {MAX_RECORD} bytes in {column}, got {type(cell).__name__}")
-    return cell
+def _encoded(place: str, image: StoredImage) -> str | bytes:
+    return image.encoded()
 
 
-def decode_cell(place: str, cell: bytes | str) -> Image.Image:
-    """Decode what `read_cell` returned."""
-    return decode_image(cell) if isinstance(cell, str) else decode_image_bytes(cell)
+def _decoded(place: str, encoded: str | bytes, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(encoded, *arguments)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class FrameFiles(DecodedFrames):
     folder: Path
     names: tuple[str, ...]
     times: tuple[float, ...]
+
+    def key(self) -> Hashable:
+        """Return the files, in their order, and their stamps."""
+        return self, tuple(stamp(self.folder / name) for name in self.names)
 
     def read(self) -> Frames:
         """Decode the files."""

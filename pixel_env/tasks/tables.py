@@ -28,7 +28,7 @@ class Table(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Files:
     """A row a file: its name under ``file``, and what is read from it.
 
@@ -64,7 +64,7 @@ class Files:
         return self[row][column]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """Tables one after another; a row says under ``part`` which it is from.
 
