@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import is_peft_model
 
 LANGUAGE = r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-VISION = r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)|merger\.mlp\.\d)"
+VISION = r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)|merger\.mlp\.[02])"
 """Names of the linear layers that get an adapter."""
 
 
@@ -47,6 +47,14 @@ def add_adapters(model: Any, rank: int, vision: bool) -> Any:
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf"(.*\.)?({layers})"))
 
 
+def choose_trained(model: Any, lora: int = 0, vision: bool = True) -> Any:
+    """Return what a trainer trains: `model`, without its vision tower or not, or adapters of rank `lora` around it."""
+    if lora:
+        return add_adapters(model, lora, vision)
+    model.model.visual.requires_grad_(vision)
+    return model
+
+
 def without_wrapper(model: Any) -> Any:
     """Return the Qwen2.5-VL in what a trainer trains; it computes with the adapters, if there are any."""
     return model.get_base_model() if is_peft_model(model) else model
@@ -65,12 +73,9 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
     Yields:
         What to hand to the trainer.
     """
+    trained = choose_trained(model, lora, vision)
+    yield trained
     if lora:
-        adapted = add_adapters(model, lora, vision)
-        yield adapted
-        adapted.save_pretrained(Path(out) / "adapter")
-        adapted.merge_and_unload()
-    else:
-        model.model.visual.requires_grad_(vision)
-        yield model
+        trained.save_pretrained(Path(out) / "adapter")
+        trained.merge_and_unload()
     model.requires_grad_(True)
