@@ -358,7 +358,8 @@ def reinforce(
     checkpoint = last_checkpoint(out) if resume else None
     bar = [ProgressBar("reinforce", ("reward", "correctness", "rapr"))] if progress else []
     tasks = _task_indices(env_id, env_kwargs, config)
-    with trained_part(model, out, lora=config.lora, vision=config.train_vision) as trained:
+    part = trained_part(model, out, lora=config.lora, vision=config.train_vision, seed=config.seed)
+    with part as trained:
         trainer = CuriosityGRPOTrainer(
             trained,
             encoder,

@@ -144,20 +144,35 @@ class Estimate:
 
     def _update(self, s: Settings, vision: bool, length: Length, rows: float) -> Parts:
         """A forward and backward pass over rows of some length."""
-        compute, stored = compute_dtype(s.dtype).itemsize, stored_dtype(s.dtype, s.lora).itemsize
+        compute = compute_dtype(s.dtype).itemsize
         tokens, patches = rows * length.tokens, rows * length.pictures * self._patches
-        one = self.language.kept(compute, stored, not s.lora)
-        layers = self.language.layers * (self.language.hidden * stored if s.gradient_checkpointing else one)
-        activations = tokens * (layers + (one if s.gradient_checkpointing else 0))
-        if vision:
-            one = self.vision.kept(compute, compute, not s.lora)
-            layers = self.vision.layers * (self.vision.hidden * compute if s.gradient_checkpointing else one)
-            activations += patches * (layers + (one if s.gradient_checkpointing else 0))
+        activations = self.activations(tokens, patches if vision else 0, s.dtype, s.lora, s.gradient_checkpointing)
         tile = min(tokens, HEAD_ROWS) * min(self.vocabulary, HEAD_COLUMNS) * (compute + 4)
         head = 0 if s.lora else 4 * self.vocabulary * self.language.hidden  # its gradient, before it is added
         logits = tile + head + 4 * tokens * self.language.hidden
         gradients = 4 * self.parameters(s.lora, vision)[1]
         return self._weights(s, vision) | {"gradients": gradients, "activations": activations, "logits": logits}
+
+    def activations(
+        self, tokens: float, patches: float, dtype: str | None, lora: int, checkpointing: bool, again: bool = True
+    ) -> float:
+        """Return the bytes that a forward pass keeps for the backward one.
+
+        Args:
+            tokens: That the language model reads, padding included.
+            patches: That a vision tower reads that is trained.
+            dtype: What is computed with.
+            lora: Rank of adapters, or 0.
+            checkpointing: Whether only the inputs of layers are kept.
+            again: Count what one of them keeps when it is computed again.
+        """
+        compute, stored = compute_dtype(dtype).itemsize, stored_dtype(dtype, lora).itemsize
+        found = 0.0
+        for shape, read, stream in ((self.language, tokens, stored), (self.vision, patches, compute)):
+            layer = shape.kept(compute, stream, not lora)
+            each = shape.hidden * stream if checkpointing else layer
+            found += read * (shape.layers * each + (layer if checkpointing and again else 0))
+        return found
 
     def _playing(self, s: Settings) -> Parts:
         """Rollouts of a round: prompts are read at once, a layer after the other, and kept once a group."""

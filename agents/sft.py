@@ -335,7 +335,7 @@ def warm_start(
     )
     bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
     checkpoint = last_checkpoint(out) if resume else None
-    with trained_part(model, out, lora=lora, vision=train_vision) as trained:
+    with trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
         trainer = WarmStartTrainer(
             trained, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
         )

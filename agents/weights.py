@@ -61,7 +61,9 @@ def without_wrapper(model: Any) -> Any:
 
 
 @contextmanager
-def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = True) -> Iterator[Any]:
+def trained_part(
+    model: Any, out: str | Path, *, lora: int = 0, vision: bool = True, seed: int = 0
+) -> Iterator[Any]:
     """Choose what a trainer trains, and leave `model` as plain weights, all of which can be trained again.
 
     Args:
@@ -69,10 +71,12 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
         out: Adapters are saved in its folder "adapter", unmerged.
         lora: Rank of adapters, or 0 to train the weights themselves.
         vision: Whether the vision tower learns.
+        seed: Of the adapters at the start, half of which are random.
 
     Yields:
         What to hand to the trainer.
     """
+    torch.manual_seed(seed)
     trained = choose_trained(model, lora, vision)
     yield trained
     if lora:
