@@ -207,7 +207,9 @@ def table(phases: Mapping[str, Parts]) -> str:
     lines = [["memory, GB", *phases]]
     lines += [[name, *(f"{phase.get(name, 0) / GB:.2f}" for phase in phases.values())] for name in parts]
     lines += [["sum", *(f"{sum(phase.values()) / GB:.2f}" for phase in phases.values())]]
-    return "\n".join("".join(f"{cell:<12}" if not k else f"{cell:>14}" for k, cell in enumerate(line)) for line in lines)
+    return "\n".join(
+        "".join(f"{cell:<12}" if not k else f"{cell:>14}" for k, cell in enumerate(line)) for line in lines
+    )
 
 
 def check(estimate: Estimate, settings: Settings) -> None:

@@ -23,7 +23,9 @@ def token_passes(lengths: Sequence[Sequence[int]], tokens: int) -> list[list[int
     """
     passes: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -sum(lengths[row])):
-        width = sum(map(max, zip(lengths[row], *(lengths[other] for other in passes[-1]), strict=True))) if passes else 0
+        width = (
+            sum(map(max, zip(lengths[row], *(lengths[other] for other in passes[-1]), strict=True))) if passes else 0
+        )
         if not passes or (len(passes[-1]) + 1) * width > tokens:
             passes.append([])
         passes[-1].append(row)

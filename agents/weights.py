@@ -61,9 +61,7 @@ def without_wrapper(model: Any) -> Any:
 
 
 @contextmanager
-def trained_part(
-    model: Any, out: str | Path, *, lora: int = 0, vision: bool = True, seed: int = 0
-) -> Iterator[Any]:
+def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = True, seed: int = 0) -> Iterator[Any]:
     """Choose what a trainer trains, and leave `model` as plain weights, all of which can be trained again.
 
     Args:

@@ -15,14 +15,14 @@ from test_grpo import SMALL, scripted_inputs, silence, state_of, train, trainer_
 from test_sft import Stop
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from agents import grpo
+from agents import grpo, micro
 from agents.checkpoints import load_weights
+from agents.conversation import ChatEncoder
 from agents.demonstrations import demonstrations
 from agents.memory import GB, Estimate, check, read_config
-from agents import micro
-from agents.plan import plan
+from agents.plan import plan, speed
 from agents.run_settings import Settings, parse
-from agents.sft import collate, warm_start
+from agents.sft import Examples, collate, warm_start
 from agents.token_passes import check_one_process, token_passes
 from agents.train_vlm import main
 from agents.weights import choose_trained, stored_dtype, trained_part
@@ -125,7 +125,9 @@ def test_rl_can_leave_the_vision_tower_as_it_is(monkeypatch: pytest.MonkeyPatch,
 # --- precision ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lora", "dtype", "tolerance"), [(2, "float32", 1e-4), (2, "bfloat16", 0.05), (0, "bfloat16", 0.05)])
+@pytest.mark.parametrize(
+    ("lora", "dtype", "tolerance"), [(2, "float32", 1e-4), (2, "bfloat16", 0.05), (0, "bfloat16", 0.05)]
+)
 def test_engine_and_trainer_agree(lora: int, dtype: Any, tolerance: float, tmp_path: Path) -> None:
     """On the log-probabilities of what was sampled, in nats, and with adapters that change them."""
     config = dataclasses.replace(SMALL, dtype=dtype, lora=lora)
@@ -282,35 +284,139 @@ def test_memory_by_hand(tmp_path: Path) -> None:
     assert adapted["RL update"]["reference"] == 4 * estimate.parameters(8, True)[1]  # its base is shared
 
 
+def kept_for_the_backward_pass(layers: int, batch: dict[str, Any], dtype: Any, lora: int, checkpointing: bool) -> Any:
+    """Bytes of all that a forward pass saves beside weights and their copies in 16 bits, and what is expected."""
+    model = micro.build_model(tiny_vlm.processor(), hidden=128, layers=layers, depth=layers)
+    trained = choose_trained(model.to(stored_dtype(dtype, lora)), lora).train()
+    if checkpointing:
+        trained.gradient_checkpointing_enable()
+    sizes = dict.fromkeys((weight.untyped_storage().data_ptr() for weight in trained.parameters()), 0)
+    kept: list[torch.Tensor] = []  # alive, so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        sizes.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+        return tensor
+
+    half = dtype == "bfloat16"
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            trained(**batch, use_cache=False, logits_to_keep=1)
+    copied = [weight for weight in trained.parameters() if weight.ndim == 2 and weight.requires_grad]
+    copies = 2 * sum(weight.numel() for weight in copied) if half and not checkpointing else 0
+    sequence = batch["input_ids"].numel(), len(batch["pixel_values"])
+    expected = Estimate(model.config).activations(*sequence, dtype, lora, checkpointing, again=False)
+    return sum(sizes.values()) - copies, expected
+
+
 @pytest.mark.parametrize(("lora", "dtype"), [(0, "float32"), (0, "bfloat16"), (4, "float32"), (4, "bfloat16")])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_those_that_autograd_keeps(
     lora: int, dtype: Any, checkpointing: bool, made: list[Trajectory]
 ) -> None:
-    """Counted on a batch: what a forward pass saves beside weights, without the head."""
-    model = micro.build_model(tiny_vlm.processor(), hidden=256, layers=4, depth=4).to(stored_dtype(dtype, lora))
-    trained = choose_trained(model, lora).train()
-    if checkpointing:
-        trained.gradient_checkpointing_enable()
+    """Of two layers and two blocks: the difference between models of three and of one."""
     encoder = tiny_vlm.encoder()
-    from agents.sft import Examples
-
-    batch = collate([Examples(encoder, made[:1], progress=False)[0]] * 4, encoder)
+    batch = collate([Examples(encoder, made[:1], progress=False)[0]] * 2, encoder)
     del batch["labels"]
-    sizes: dict[int, int] = {}
-    weights = {weight.untyped_storage().data_ptr() for weight in trained.parameters()}
+    (more, much), (less, little) = (kept_for_the_backward_pass(n, batch, dtype, lora, checkpointing) for n in (3, 1))
+    assert more - less == pytest.approx(much - little, rel=0.1), (more - less) / (much - little)
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            kept = trained(**batch, logits_to_keep=1).logits
-    got = sum(sizes.values())
-    estimate = Estimate(model.config)
-    tokens, patches = batch["input_ids"].numel(), len(batch["pixel_values"])
-    expected = estimate.activations(tokens, patches, dtype, lora, checkpointing, again=False)
-    print("RATIO", lora, dtype, checkpointing, got / expected, kept.shape)
+def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seven = big(CONFIG_7B, tmp_path)
+    paper = ["--model", seven, "--recipe", "paper", "--dtype", "bfloat16", "--memory", "80"]
+    assert main([*paper, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "this run takes" in said and "--lora 16" in said
+    assert not (tmp_path / "run").exists()
+    estimate = Estimate(read_config(seven))
+    words = said.partition(" with ")[2].partition(" (--plan")[0].split()
+    assert estimate.peak(settings_of(*paper, *words)) <= 80 * GB  # as suggested it fits ...
+    with pytest.raises(UsageError, match="this run takes"):  # ... and without one of its options it does not
+        check(estimate, settings_of(*paper, *(word for word in words if word != "--gradient-checkpointing")))
+    with pytest.raises(UsageError, match="no option makes it fit"):
+        check(estimate, settings_of(*paper, "--memory", "4"))
+    check(estimate, settings_of(*paper, "--memory", "1000"))
+
+
+def test_a_plan_loads_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "7b").mkdir()
+    seven = big(CONFIG_7B, tmp_path / "7b")
+    given = ["--model", seven, "--recipe", "paper", "--lora", "8", "--dtype", "bfloat16", "--plan", "--memory", "1000"]
+    assert main([*given, "--out", str(tmp_path / "runs" / "new")]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "8.29 billion weights", "118 steps: 2 x 7,500 demonstrations, 128 a step", "at most 10,000 behind them",
+        "500 steps: 32 tasks x 8 rollouts a round, 128,000 in all", "3 x 512 episodes", "time        not known",
+        "KV cache", "fits in 1000.0 GB",
+    ):  # fmt: skip
+        assert part in said, said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_time_is_that_of_a_run_like_this_one(tmp_path: Path) -> None:
+    settings = settings_of("--demonstrations", "1000", "--rl-steps", "100")
+    other = tmp_path / "earlier"
+    other.mkdir()
+    config = {"settings": dataclasses.asdict(settings) | {"prompts": 4}, "machine": {"device": "abacus"}}
+    write_json(other / "config.json", config)
+    rows = [{"stage": "warm_start", "step": k, "time": 10.0 * k, "num_tokens": 5000 * k} for k in range(1, 5)]
+    rows += [{"stage": "rl", "step": k, "time": 100.0 + k, "step_time": 8.0} for k in range(1, 4)]
+    (other / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert speed(settings, tmp_path, "abacus") == {"tokens": 500, "rollouts": 4, "run": str(other)}
+    assert speed(settings, tmp_path, "other") == speed(settings_of("--lora", "2"), tmp_path, "abacus") == {}
+    said = plan(Estimate(read_config(settings.model)), settings, tmp_path, "abacus")
+    hours = 100 * 128 / 4 / 3600
+    assert f"RL {hours:.2g} hours, as fast as {other}" in said and "warm start " in said
+
+
+def test_a_model_of_the_hub_without_a_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert main(["--model", "Qwen/no-such-model-at-all", "--plan"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot load the configuration of Qwen/no-such-model-at-all" in said and said.count("\n") == 1
+    assert "without a network, give a folder that holds it" in said
+    assert main(["--model", big({"model_type": "qwen2", "architectures": []}, tmp_path), "--plan"]) == 2
+    assert "expected --model to be a Qwen2.5-VL, got qwen2" in capsys.readouterr().err
+
+
+# --- the layout of the Hub ------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_the_layout_of_the_hub(hub: Path, tmp_path: Path) -> None:
+    """Both stages with adapters in bfloat16, small views, and passes by tokens; each leaves plain weights."""
+    assert len(list(hub.glob("model-*.safetensors"))) > 1 and (hub / "model.safetensors.index.json").exists()
+    given = (
+        f"--model {hub} --out {tmp_path / 'run'} --lora 2 --dtype bfloat16 --gradient-checkpointing --batch-tokens 3000"
+        " --rl-freeze-vision --view-tokens 9 --crop-tokens 4 --demonstrations 4 --epochs 1 --batch-size 2 --rl-steps 1"
+        " --prompts 1 --group-size 2 --test-tasks 1 --max-new-tokens 8 --max-completion-tokens 100 --tasks search"
+        " --learning-rate 1e-2 --rl-learning-rate 1e-2 --evaluate last"
+    )
+    assert main(given.split()) == 0
+    start = Qwen2_5_VLForConditionalGeneration.from_pretrained(hub).state_dict()
+    for stage in ("warm_start", "rl"):
+        folder = tmp_path / "run" / stage
+        assert (folder / "adapter" / "adapter_model.safetensors").exists()
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "model")
+        assert model.dtype == torch.bfloat16 and model.state_dict().keys() == start.keys()
+    warm = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "run" / "warm_start" / "model").state_dict()
+    assert not torch.equal(
+        warm["model.visual.blocks.0.attn.qkv.weight"], start["model.visual.blocks.0.attn.qkv.weight"]
+    )
+    (played,) = load_jsonl(tmp_path / "run" / "trajectories" / "rl.jsonl")
+    assert played.env_kwargs["view_pixels"] == 9 * 784 and played.env_kwargs["crop_pixels"] == 4 * 784
+
+
+def test_the_processor_of_the_hub_is_read_without_torchvision(hub: Path) -> None:
+    encoder = ChatEncoder(micro.load_processor(hub))
+    assert encoder.processor.image_processor.patch_size == 14 and encoder.factor == 28
+    text = encoder.tokenizer.decode(encoder.prompt("Look.", "What?<image>", [torch.zeros(28, 56, 3).numpy()]))
+    messages = [
+        {"role": "system", "content": "Look."},
+        {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]},
+    ]
+    expected = encoder.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert text == expected.replace("<|image_pad|>", "<|image_pad|>" * 2)
