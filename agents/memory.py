@@ -1,7 +1,7 @@
 """The memory that a run takes, from the configuration of its model alone: no weights are loaded.
 
-Counted are weights, gradients, Adam's moments, what a forward pass keeps for the backward one, logits, and the KV cache;
-not the context of CUDA (about 0.5 GB) and not what an allocator loses in gaps.
+Counted are weights, gradients, Adam's moments, what a forward pass keeps for the backward one, logits, and the KV
+cache; not the context of CUDA and not what an allocator loses in gaps.
 """
 
 import functools

@@ -38,8 +38,8 @@ def plan(estimate: Estimate, settings: Settings, runs: Path, device: str) -> str
         each = s.batch_size * s.accumulation
         read = s.epochs * number * mean
         lines += [
-            f"warm start  {s.epochs * -(-number // each):,} steps: {s.epochs} x {number:,} demonstrations, {each} a step;"
-            f" about {mean:,} tokens each, at most {longest:,}; {_count(read)} tokens in all;"
+            f"warm start  {s.epochs * -(-number // each):,} steps: {s.epochs} x {number:,} demonstrations,"
+            f" {each} a step; about {mean:,} tokens each, at most {longest:,}; {_count(read)} tokens in all;"
             f" trains {_count(estimate.parameters(s.lora, not s.freeze_vision)[1])} weights"
         ]
         seconds["warm start"] = read / rates["tokens"] if "tokens" in rates else None
@@ -47,8 +47,8 @@ def plan(estimate: Estimate, settings: Settings, runs: Path, device: str) -> str
         rounds, first = -(-s.rl_steps // s.updates), prompt(s).tokens
         rollouts, most = rounds * s.prompts * s.group_size, longest_rollout(s).tokens - first
         lines += [
-            f"RL          {s.rl_steps:,} steps: {s.prompts} tasks x {s.group_size} rollouts a round, {rollouts:,} in all;"
-            f" prompts of about {first:,} tokens, at most {most:,} behind them;"
+            f"RL          {s.rl_steps:,} steps: {s.prompts} tasks x {s.group_size} rollouts a round,"
+            f" {rollouts:,} in all; prompts of about {first:,} tokens, at most {most:,} behind them;"
             f" trains {_count(estimate.parameters(s.lora, not s.rl_freeze_vision)[1])} weights"
         ]
         seconds["RL"] = rollouts / rates["rollouts"] if "rollouts" in rates else None

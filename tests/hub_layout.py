@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL on disk as Qwen2.5-VL-7B-Instruct is on the Hub: names of files, classes and weights, and shards."""
+"""A tiny Qwen2.5-VL on disk as Qwen2.5-VL-7B-Instruct is on the Hub: files, classes, names of weights, shards."""
 
 import json
 from pathlib import Path
