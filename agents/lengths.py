@@ -5,7 +5,7 @@ Pictures are counted at their budget, text by its characters: a plan, not a meas
 
 from dataclasses import dataclass
 
-from agents.demonstrations import IMAGE_MIX, LOOKS, NO_CORRECTIONS, TEXTUAL_SHARE
+from agents.demonstrations import IMAGE_MIX, LOOKS, NO_CORRECTIONS
 from agents.run_settings import TOKEN_PIXELS, Settings
 from agents.run_tasks import VIEWS
 from pixel_env import prompts
@@ -54,7 +54,7 @@ def longest_demonstration(settings: Settings) -> Length:
 def mean_demonstration(settings: Settings) -> Length:
     """Return the mean length over the kinds that are made of images, and those that answer at once."""
     kinds = IMAGE_MIX if settings.corrections else NO_CORRECTIONS
-    looks = (1 - TEXTUAL_SHARE) * sum(share * len(LOOKS[kind]) for kind, share in kinds.items())
+    looks = (1 - settings.textual_share) * sum(share * len(LOOKS[kind]) for kind, share in kinds.items())
     return demonstration(settings, looks)
 
 

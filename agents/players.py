@@ -3,9 +3,11 @@
 Torch, the OpenAI client and modules of one's own are imported only for the policy that was asked for.
 """
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class Decoding:
         max_new_tokens: Most tokens of a turn.
         max_completion_tokens: Most tokens behind the first view.
         batch_episodes: Episodes played at a time.
-        concurrency: Requests to an endpoint at a time.
+        concurrency: Requests to an endpoint at a time, and at least as many episodes.
         coordinates: Unit of the boxes of a scripted policy.
         tools, limit_field, timeout, retries, deadline, prices: Of an endpoint, as `EndpointPolicy` takes them.
     """
@@ -156,6 +158,8 @@ class WeightsPlayer:
         transformers.utils.logging.disable_progress_bar()  # the terminal is for the bar of the episodes
         self._decoding, self._temperature, self._path = decoding, decoding.temperature, Path(path)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cuda" and (rank := os.environ.get("LOCAL_RANK")):  # of a launcher: one process a GPU
+            torch.cuda.set_device(int(rank) % torch.cuda.device_count())
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
             self._model: Any = micro.load_model(path, dtype).to(self._device)
@@ -231,7 +235,7 @@ class EndpointPlayer:
         """Play a plan; the server samples as it likes."""
         from agents.api_policy import play_endpoint
 
-        batch = self._decoding.batch_episodes
+        batch = max(self._decoding.batch_episodes, self._decoding.concurrency)  # an episode has one request at a time
         play_endpoint(self._policy, ENV_ID, planned, lambda i, e, _: keep(i, e), batch_size=batch, **env_kwargs)
 
     def facts(self) -> dict[str, Any]:
@@ -241,8 +245,8 @@ class EndpointPlayer:
             "temperature": s.temperature,
             "max_new_tokens": s.max_new_tokens,
             "tools": s.tools,
-            "asked": str(policy.asked),
-            "reused": str(policy.reused),
+            "asked": dataclasses.asdict(policy.asked),
+            "reused": dataclasses.asdict(policy.reused),
             "cost": policy.cost,
         }
 

@@ -154,8 +154,10 @@ class RaggedCache:
         for own, prompt, new in zip(layer.own, layer.prompt, (keys, values), strict=True):
             own[rows[:, None], :, slots] = new.transpose(1, 2)
             both.append(torch.cat([prompt[self.group[rows]], own[rows, :, :high]], dim=2))
-        gqa = query.shape[1] != keys.shape[1]
-        out = scaled_dot_product_attention(query, both[0], both[1], attn_mask=visible, scale=scaling, enable_gqa=gqa)
+        # No fused kernel of a GPU takes a mask and heads that share keys: torch would write all scores out.
+        shared = query.shape[1] // keys.shape[1]
+        every = [part[:, :, None].expand(-1, -1, shared, -1, -1).flatten(1, 2) for part in both]
+        out = scaled_dot_product_attention(query, *every, attn_mask=visible, scale=scaling)
         return out.transpose(1, 2)
 
     def _step(

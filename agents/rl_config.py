@@ -88,6 +88,12 @@ class RLConfig:
             )
 
 
+def checkpointing(on: bool) -> dict[str, bool]:
+    """Gradient checkpointing as an argument of any trainer's configuration, under the name transformers has for it."""
+    new = "activation_checkpointing"  # where it exists, the other is deprecated
+    return {new if new in GRPOConfig.__dataclass_fields__ else "gradient_checkpointing": on}
+
+
 def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
     """The settings in TRL's words."""
     on_gpu = torch.cuda.is_available()
@@ -115,7 +121,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=int(0.03 * config.steps),
         max_grad_norm=config.max_grad_norm,
-        activation_checkpointing=config.gradient_checkpointing,
+        **checkpointing(config.gradient_checkpointing),
         bf16=compute_dtype(config.dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,

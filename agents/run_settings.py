@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from agents.demonstrations import TEXTUAL_SHARE
 from agents.recipes import RECIPES, by_recipe, complete
 from agents.run_tasks import (
     check_demonstrations,
@@ -72,6 +73,7 @@ class Settings:
     rl_data: str | None = None
     test_data: tuple[str, ...] = ()
     corrections: bool = True
+    textual_share: float = TEXTUAL_SHARE
     operations: tuple[str, ...] = OPERATIONS
     evaluate: Literal["all", "last"] = "all"
     rl_freeze_vision: bool = False
@@ -139,7 +141,7 @@ def _add_run(group: Group) -> None:
         choices=LEVELS,
         default=(1, 2),
         metavar="LEVEL",
-        help="difficulties from 1 to 3, mixed (1 2)",
+        help="difficulties from 0 to 3, mixed (1 2)",
     )
     add(
         "--recipe",
@@ -216,6 +218,13 @@ def _add_training(warm: Group, rl: Group) -> None:
         dest="corrections",
         action="store_false",
         help="only demonstrations without a mistake: one look, or an answer at once",
+    )
+    add(
+        "--textual-share",
+        type=float,
+        default=TEXTUAL_SHARE,
+        metavar="SHARE",
+        help="of the demonstrations that answers at once; 1: all, so no operation is learned (%(default).3g)",
     )
     add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
     add = rl.add_argument
@@ -371,6 +380,8 @@ def _check(settings: Settings) -> None:
             raise UsageError(f"expected --{name.replace('_', '-')} of at least 0, got {getattr(settings, name)}")
     if settings.crop_padding > 1:
         raise UsageError(f"expected --crop-padding of at most 1, the whole image, got {settings.crop_padding}")
+    if not 0 <= settings.textual_share <= 1:
+        raise UsageError(f"expected --textual-share from 0 to 1, got {settings.textual_share}")
     if settings.group_size < 2 and "rl" in settings.stages:
         raise UsageError("expected --group-size of at least 2: an advantage compares the rollouts of a task, got 1")
     rollouts = settings.prompts * settings.group_size

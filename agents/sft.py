@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder, Tokens, patchify
+from agents.rl_config import checkpointing
 from agents.token_passes import check_one_process, pass_by_pass, token_passes
 from agents.weights import compute_dtype, trained_part
 from pixel_env.env import Observation
@@ -319,7 +320,7 @@ def warm_start(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(0.1 * steps),
-        activation_checkpointing=gradient_checkpointing,
+        **checkpointing(gradient_checkpointing),
         bf16=compute_dtype(dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         max_length=None,  # truncation could cut through the tokens of an image

@@ -160,6 +160,7 @@ class Run:
                     ENV_ID,
                     s.demonstrations,
                     seed=s.seed,
+                    textual_share=s.textual_share,
                     image_mix=IMAGE_MIX if s.corrections else NO_CORRECTIONS,
                     video_mix=VIDEO_MIX if s.corrections else NO_CORRECTIONS,
                     **self._train_kwargs(),

@@ -53,7 +53,7 @@ def parser(description: str) -> Parser:
     add = main.add_argument
     suites = tuple(SUITES)
     add("--suite", nargs="+", choices=suites, default=("search",), help="suites, mixed (search)")
-    add("--levels", nargs="+", type=int, choices=LEVELS, default=(1,), help="difficulties from 1 to 3, mixed (1)")
+    add("--levels", nargs="+", type=int, choices=LEVELS, default=(1,), help="difficulties from 0 to 3, mixed (1)")
     add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
     add(
         "--actions",

@@ -21,7 +21,7 @@ from pixel_env.trajectory import load_jsonl
 Readings = Mapping[str, Mapping[int, Sequence[Reading]]]
 """Row: seed: the test episodes that were finished."""
 
-WITHOUT = {"base": "base_no_operations", "full": "full_no_operations"}
+WITHOUT = {"instructed": "base_no_operations", "full": "full_no_operations"}
 """Row: the same weights on the same tasks without operations."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import run_settings
-from benchmarks.ablation_cells import OWNED, ROWS, cells
+from benchmarks.ablation_cells import OWNED, RECIPE, ROWS, cells
 from benchmarks.ablation_runs import Plan, Runner
 from benchmarks.provenance import provenance, readable
 from pixel_env.command_line import Parser, UsageError, ending
@@ -85,7 +85,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
     if taken := [word for word in more if word.partition("=")[0] in OWNED]:
         raise UsageError(f"{' '.join(taken)} tells the cells apart and cannot be given to all of them")
     listed = tuple(cells(arguments.seeds, arguments.other_seeds, arguments.rows))
-    options = ("--test-tasks", str(arguments.test_tasks), *more)
+    options = (*RECIPE, "--test-tasks", str(arguments.test_tasks), *more)
     plan = Plan(arguments.out, listed, arguments.model, options, arguments.jobs)
     plan.check()
     return plan, arguments

@@ -30,7 +30,7 @@ from benchmarks.result_file import read_evaluation
 from pixel_env import plot
 from pixel_env.command_line import Parser, UsageError, ending
 from pixel_env.settings import PRESETS
-from pixel_env.tasks import LEVELS, SUITES
+from pixel_env.tasks import DEFAULT_LEVELS, LEVELS, SUITES
 
 DEFAULT = ("random", "direct", "grid", "micro base=micro", "oracle")
 
@@ -45,6 +45,9 @@ ABOUT = {
 
 OWNED = ("--policy", "--limit")
 """Options of evaluate.py that this command sets."""
+
+WHOLE_ONLY = ("--shard", "--merge")
+"""Options of evaluate.py that it has no use for."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def entrant(word: str, arguments: argparse.Namespace, more: Sequence[str]) -> En
     policy = policy if named else name
     a = arguments
     asked = ["--tasks", *a.suites, "--levels", *map(str, a.levels), "--policy", policy, "--limit", str(a.tasks)]
-    settings, _, retry = parse_evaluation([*more, *asked, "--preset", a.preset, "--seed", str(a.seed)], "")
+    given = parse_evaluation([*more, *asked, "--preset", a.preset, "--seed", str(a.seed)], "")
+    settings, retry = given.settings, given.retry
     about, suites = ABOUT.get(policy, policy), a.suites
     if settings.spec().kind == "ppo":
         training = trained(Path(policy))
@@ -129,7 +133,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Entrant]
         help="each as --policy of evaluate.py, a name before it (random direct grid 'micro base=micro' oracle)",
     )  # fmt: skip
     add("--suites", nargs="+", choices=tuple(SUITES), default=tuple(SUITES), help="(all)")
-    add("--levels", nargs="+", type=int, choices=LEVELS, default=LEVELS, help="(1 2 3)")
+    add("--levels", nargs="+", type=int, choices=LEVELS, default=DEFAULT_LEVELS, help="(1 2 3)")
     add("--tasks", type=int, default=100, help="test tasks of each suite and level (%(default)s)")
     add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
     add("--seed", type=int, default=0, help="of guesses (%(default)s)")
@@ -139,6 +143,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Entrant]
         raise UsageError(f"expected options, got {more[0]!r}; see --help of compare_policies.py and of evaluate.py")
     if taken := [word for word in more if word.partition("=")[0] in OWNED]:
         raise UsageError(f"{taken[0]} is set by --policies and --tasks")
+    if given := [word for word in more if word.partition("=")[0] in WHOLE_ONLY]:
+        raise UsageError(f"{given[0]} is for evaluate.py alone; to share the work, give each process its --policies")
     if arguments.tasks < 1:
         raise UsageError(f"expected --tasks of at least 1, got {arguments.tasks}")
     arguments.suites, arguments.levels = (list(dict.fromkeys(of)) for of in (arguments.suites, arguments.levels))

@@ -4,10 +4,12 @@
     python benchmarks/evaluate.py --tasks search count --policy micro --samples 4 --temperature 0.7
     python benchmarks/evaluate.py --tasks vstar:/data/vstar_bench --policy endpoint:MODEL@http://127.0.0.1:8000/v1
     python benchmarks/evaluate.py --tasks search --policy my_module:MyPolicy --operations none
+    python benchmarks/evaluate.py --tasks search --policy micro --out runs/x --shard 1/2     # and 2/2, then --merge
 
 Leaves result.json, trajectories.jsonl and costs.jsonl in the folder of the results, and the official file of a split
 whose answers are hidden. Episodes are written as they finish; after a stop or a kill the same command with --out goes
-on. A model that runs here plays a batch at a time, so a kill costs at most the batch.
+on. A model that runs here plays a batch at a time, so a kill costs at most the batch. Processes that share an
+evaluation play a shard each, in a folder of its own; --merge makes the result that one process makes.
 """
 
 import dataclasses
@@ -16,29 +18,25 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
-
-import pixel_env  # noqa: F401  (registers the ids)
 from agents.journal import append, complete_lines, replace_text
 from agents.players import ENV_ID, Player, open_player, weights_digest
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.fingerprint import fingerprint
 from benchmarks.measures import block, prompt_version, scores, visual_tokens
+from benchmarks.parts import Key, Part, open_part
 from benchmarks.ppo_player import PPOPlayer
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
+from benchmarks.shards import WHOLE, Shard, joined, launched, shards_in
 from pixel_env.command_line import UsageError, ending
-from pixel_env.env import PixelReasonEnv
 from pixel_env.evaluation import evaluate
 from pixel_env.released_protocol import BOXES
 from pixel_env.rollout import Episode, Planned
 from pixel_env.scorers import regrade
-from pixel_env.tasks import SUITES, FileTasks, Task, TaskSet, submission
+from pixel_env.tasks import FileTasks, submission
 from pixel_env.tasks.submission import FORMS
 from pixel_env.trajectory import Trajectory, load_jsonl, save_jsonl
 
@@ -49,66 +47,6 @@ PACKAGES = (
 """Whose versions may move a number."""
 
 MOST_ERRORS = 50
-
-SUITE_LIMIT = 256
-"""Questions of a generated suite, unless --limit says otherwise."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One entry of --tasks.
-
-    Attributes:
-        label: Name of the set or suite.
-        env_kwargs: Makes its environment.
-        env: Its environment, without wrappers.
-        planned: Every episode, the samples of a question beside each other.
-        asked: The questions.
-    """
-
-    label: str
-    env_kwargs: dict[str, Any]
-    env: PixelReasonEnv
-    planned: tuple[Planned, ...]
-    asked: tuple[Task, ...]
-
-    @property
-    def tasks(self) -> TaskSet:
-        """What the planned tasks are indices of."""
-        return self.env.tasks
-
-    @property
-    def keys(self) -> list[tuple[str, int]]:
-        """Task and seed of each episode: what tells episodes apart."""
-        samples = len(self.planned) // len(self.asked)
-        ids = [task.task_id for task in self.asked for _ in range(samples)]
-        return [(task_id, one.seed) for task_id, one in zip(ids, self.planned, strict=True)]
-
-
-def open_part(settings: Settings, tasks: str) -> Part:
-    """Open one entry of --tasks and plan its episodes.
-
-    Raises:
-        UsageError: The set cannot be opened, or the environment refuses a setting.
-    """
-    env_kwargs = settings.env_kwargs(tasks)
-    try:
-        env: Any = gym.make(ENV_ID, **env_kwargs).unwrapped
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        raise UsageError(f"--tasks {tasks}: {str(error).splitlines()[0]}") from None
-    count = len(env.tasks)
-    limit = settings.limit or (SUITE_LIMIT if tasks in SUITES else count)
-    chosen: list[int] = list(range(min(limit, count)))
-    if tasks not in SUITES and limit < count:  # sets on disk are sorted, so the first ones are of one kind
-        chosen = sorted(np.random.default_rng(settings.seed).choice(count, limit, replace=False).tolist())
-    samples = range(settings.samples)
-    planned = tuple(Planned(i, sample, _reset_seed(settings.seed, i, sample)) for i in chosen for sample in samples)
-    asked = tuple(env.tasks[index] for index in chosen)
-    return Part(tasks.partition(":")[0], env_kwargs, env, planned, asked)
-
-
-def _reset_seed(*numbers: int) -> int:
-    return int(np.random.default_rng(numbers).integers(2**31))
 
 
 def opened(settings: Settings, out: Path) -> Player:
@@ -124,11 +62,12 @@ def opened(settings: Settings, out: Path) -> Player:
 class Run:
     """A folder of results and what has been played in it."""
 
-    def __init__(self, settings: Settings, out: Path, retry: bool = False) -> None:
-        """Use the folder `out`; `retry` plays episodes again that broke off with an error."""
-        self.settings, self.out, self.retry = settings, out, retry
+    def __init__(self, settings: Settings, out: Path, retry: bool = False, shard: Shard = WHOLE) -> None:
+        """Use the folder `out`, or that of a shard in it; `retry` plays episodes again that broke off with an error."""
+        self.settings, self.retry, self.shard = settings, retry, shard
+        self.out = out = out if shard == WHOLE else out / shard.folder
         self.trajectories, self.costs = out / "trajectories.jsonl", out / "costs.jsonl"
-        self.written = out / "result.json"
+        self.written, self.facts = out / "result.json", out / "facts.json"
         self._episode_ended = 0.0
 
     def prepare(self) -> None:
@@ -137,24 +76,32 @@ class Run:
         Raises:
             UsageError: It cannot be written, or holds another run.
         """
-        config = self.out / "config.json"
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            if config.exists() and self.trajectories.exists() and self.trajectories.stat().st_size:
-                self._check(json.loads(config.read_text(encoding="utf-8")))
-            else:
+            if not self._check():
                 kept = dataclasses.asdict(self.settings) | {"weights": self._weights()}
-                config.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                replace_text(self.out / "config.json", json.dumps(kept, indent=1) + "\n")
             for path in (self.trajectories, self.costs):
                 complete_lines(path)
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
+
+    def _check(self) -> bool:
+        """Say whether the folder holds a beginning of this run.
+
+        Raises:
+            UsageError: It holds another run.
+        """
+        config = self.out / "config.json"
+        if not (config.exists() and self.trajectories.exists() and self.trajectories.stat().st_size):
+            return False
+        try:
+            kept = json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{config} is not the configuration of an evaluation: {error}") from None
-
-    def _check(self, kept: dict[str, Any]) -> None:
         asked = json.loads(json.dumps(dataclasses.asdict(self.settings)))
-        free = ("batch_episodes", "concurrency", "timeout", "retries", "deadline", "prices")  # how fast, not what
+        free = ["concurrency", "timeout", "retries", "deadline", "prices"]  # how fast, not what
+        free += ["batch_episodes"] if self.shard == WHOLE or self.batch == 1 else []  # else another share of the plan
         other = [name for name in asked if asked[name] != kept.get(name) and name not in free]
         if other:
             options = ", ".join(f"--{name.replace('_', '-')} {kept.get(name)}" for name in other)
@@ -163,10 +110,16 @@ class Run:
             raise UsageError(
                 f"{self.out} holds an evaluation of other weights in {kept['policy']}; choose another --out"
             )
+        return True
 
     def _weights(self) -> str | None:
         spec = self.settings.spec()
         return weights_digest(Path(spec.name)) if spec.kind in ("weights", "ppo") and Path(spec.name).is_dir() else None
+
+    @property
+    def batch(self) -> int:
+        """Episodes that belong together: rounding and random streams of a model that runs here are those of a batch."""
+        return self.settings.batch_episodes if self.settings.spec().kind == "weights" else 1
 
     def parts(self) -> list[Part]:
         """Open the tasks; raises UsageError where that is not possible."""
@@ -177,30 +130,86 @@ class Run:
         parts = self.parts()
         self.prepare()
         with opened(self.settings, self.out) as player:
-            result = self.measure(player, parts)
-        print(evaluate(self._kept()).to_markdown().strip())
-        print(f"result: {self.written}")
-        return result
+            return self.measure(player, parts)
 
     def measure(self, player: Player, parts: Sequence[Part]) -> dict[str, Any]:
         """Play what is missing in a folder that was prepared, then write and return the result."""
         for part in parts:
             self.play(player, part)
-        result = self.result(parts, self.order(parts), player.facts())
+        return self.write(parts, player.facts())
+
+    def write(self, parts: Sequence[Part], facts: dict[str, Any]) -> dict[str, Any]:
+        """Write and return the result of episodes that are all there."""
+        result = self.result(parts, self.order(parts), facts)
         replace_text(self.written, json.dumps(result, indent=1) + "\n")
         return result
 
+    def tell(self) -> None:
+        """Print the table of the result."""
+        print(evaluate(self._kept()).to_markdown().strip())
+        print(f"result: {self.written}")
+
+    def execute_shard(self) -> None:
+        """Play what is missing of a shard, and note that it is whole."""
+        parts = self.parts()
+        self.prepare()
+        if self.facts.exists() and not any(self.missing(part) for part in parts):
+            print(f"shard {self.shard} was whole already")
+            return
+        self.facts.unlink(missing_ok=True)
+        with opened(self.settings, self.out) as player:
+            for part in parts:
+                self.play(player, part)
+            replace_text(self.facts, json.dumps(player.facts(), indent=1) + "\n")
+        print(f"shard {self.shard} is whole; when all are: --merge in place of --shard")
+
+    def merge(self) -> dict[str, Any]:
+        """Make of all shards in the folder the result that one process makes.
+
+        Raises:
+            UsageError: A shard is missing, not whole yet, or of another evaluation.
+        """
+        parts = self.parts()
+        runs = [Run(self.settings, self.out, shard=shard) for shard in shards_in(self.out)]
+        if lacks := "; ".join(lack for run in runs if (lack := run.lacking(parts))):
+            raise UsageError(
+                f"cannot merge {self.out}: {lacks}; the same command with --shard in place of --merge goes on"
+            )
+        facts = {run.shard: json.loads(run.facts.read_text(encoding="utf-8")) for run in runs}
+        noted = joined(facts, self.settings.prices)
+        self.prepare()
+        for name in (self.trajectories.name, self.costs.name):
+            replace_text(self.out / name, "".join((run.out / name).read_text(encoding="utf-8") for run in runs))
+        return self.write(parts, noted)
+
+    def lacking(self, parts: Sequence[Part]) -> str:
+        """Return what a shard lacks, "" if it is whole."""
+        if not self.out.is_dir():
+            return f"shard {self.shard} is missing"
+        self._check()
+        whole = sum(len(batch) for part in parts for batch in self.shard.of(part.batches(self.batch)))
+        if self.facts.exists():
+            there = whole - sum(len(self.missing(part)) for part in parts)
+            if there == whole:
+                return ""
+        else:  # it may be played at this moment, so that its last line is not whole yet
+            there = min(whole, self.trajectories.read_bytes().count(b"\n") if self.trajectories.exists() else 0)
+        return f"shard {self.shard} was not ended, {there} of {whole} episodes are there"
+
+    def missing(self, part: Part) -> list[tuple[Key, Planned]]:
+        """Return the episodes of a part that are to be played, in whole batches."""
+        done = {(t.task_id, t.seed) for t in self._kept() if t.error is None or not self.retry}
+        batches = self.shard.of(part.batches(self.batch))
+        return [one for batch in batches if any(key not in done for key, _ in batch) for one in batch]
+
     def play(self, player: Player, part: Part) -> None:
         """Play the episodes of a part that are not there yet."""
-        done = {(t.task_id, t.seed) for t in self._kept() if t.error is None or not self.retry}
-        missing = [one for key, one in zip(part.keys, part.planned, strict=True) if key not in done]
+        missing = [one for _, one in self.missing(part)]
         if not missing:
             return
         print(f"{part.label}: {len(missing)} of {len(part.planned)} episodes to play")
-        # What is left draws from another stream, or a second sample could repeat the first.
-        stream = int(np.random.default_rng([self.settings.seed, len(done)]).integers(2**31))
         self._episode_ended = time.perf_counter()
-        player.play(part.tasks, missing, self._keep, stream, part.env_kwargs)
+        player.play(part.tasks, missing, self._keep, part.stream, part.env_kwargs)
 
     def _keep(self, index: int, episode: Episode) -> None:
         trajectory, before = episode.trajectory(), self._episode_ended
@@ -286,12 +295,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     with ending("evaluate.py") as end:
         description = (__doc__ or "").partition("\n\nLeaves")[0]
-        settings, out, retry = parse(sys.argv[1:] if argv is None else argv, description)
-        end.go_on = f"go on with the same command and --out {out}"
+        asked = parse(sys.argv[1:] if argv is None else argv, description, launched(os.environ))
+        end.go_on = f"go on with the same command and --out {asked.out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        result = Run(settings, out, retry).execute()
+        run = Run(asked.settings, asked.out, asked.retry, asked.shard)
+        if asked.shard != WHOLE:
+            run.execute_shard()
+            return end.code
+        result = run.merge() if asked.merge else run.execute()
+        run.tell()
         if not result["overall"]["summary"]["episodes"]:
-            raise UsageError(f"every episode broke off; why is in {out / 'result.json'}; add --retry-errors to go on")
+            raise UsageError(f"every episode broke off; why is in {run.written}; add --retry-errors to go on")
     return end.code
 
 

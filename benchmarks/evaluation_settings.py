@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.players import SCRIPTED, Decoding, PolicySpec, read_policy
+from benchmarks.shards import WHOLE, Shard, read_shard
 from pixel_env.command_line import Parser, UsageError, parser_of
 from pixel_env.counterfactual import COUNTERFACTUALS
 from pixel_env.prompts import COORDINATES, OPERATIONS
@@ -175,6 +176,11 @@ def _add_how(group: "argparse._ArgumentGroup") -> None:
     add("--max-completion-tokens", type=int, help="most tokens behind the first view (1024 for micro, else 10000)")
     add("--batch-episodes", type=int, help="episodes played at a time (128 for micro, else 16)")
     add("--retry-errors", action="store_true", help="play episodes again that broke off with an error")
+    add(
+        "--shard", type=_shard, metavar="I/N",
+        help="play the I-th of N shares, in a folder of its own in --out (what torchrun or accelerate launch say)",
+    )  # fmt: skip
+    add("--merge", action="store_true", help="play nothing: make one result of all shards in --out")
 
 
 def _add_endpoint(group: "argparse._ArgumentGroup") -> None:
@@ -198,11 +204,37 @@ def _add_endpoint(group: "argparse._ArgumentGroup") -> None:
     )  # fmt: skip
 
 
+def _shard(text: str) -> Shard:
+    try:
+        return read_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _number_or_none(text: str) -> float | None:
     try:
         return None if text == "none" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number, or none, got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asks for.
+
+    Attributes:
+        settings: What is measured, and how.
+        out: Folder of the results.
+        retry: Play episodes again that broke off with an error.
+        shard: What this process plays of it.
+        merge: Make the result of all shards, and play nothing.
+    """
+
+    settings: Settings
+    out: Path
+    retry: bool
+    shard: Shard
+    merge: bool
 
 
 AT_LEAST_ONE = (
@@ -211,15 +243,24 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 
 
-def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
-    """Read the command line; returns the settings, the folder of the results, and whether errors are tried again.
+def parse(argv: Sequence[str], description: str, launched: Shard | None = None) -> Command:
+    """Read the command line; `launched` is the shard of a process that torchrun or accelerate started.
 
     Raises:
         UsageError: anything that would make the run fail later and can be seen now.
     """
     values = vars(parser(description).parse_args(argv))
-    retry = values.pop("retry_errors")
-    out = values.pop("out") or RUNS / time.strftime("eval-%Y%m%d-%H%M%S")
+    retry, out, shard, merge = (values.pop(name) for name in ("retry_errors", "out", "shard", "merge"))
+    if launched and (shard or merge):
+        raise UsageError(
+            f"--shard and --merge are for one process, a launcher started {launched.count}; leave them out"
+        )
+    if merge and (shard or retry):
+        raise UsageError(f"--merge plays nothing; leave {f'--shard {shard}' if shard else '--retry-errors'} out")
+    shard = shard or launched or WHOLE
+    if out is None and (merge or shard != WHOLE):
+        raise UsageError("expected --out: the shards of an evaluation lie in one folder")
+    out = out or RUNS / time.strftime("eval-%Y%m%d-%H%M%S")
     trained = trained_with(values["policy"])
     taken = {name: value for name, value in trained.items() if values[name] is None}
     if values["protocol"] == "pixelreasoner":
@@ -239,7 +280,7 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
         values["operations"] = ()
     settings = settings_of(values)
     _check(settings)
-    return settings, out, retry
+    return Command(settings, out, retry, shard, merge)
 
 
 def trained_with(policy: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pixel_env.evaluation import wilson
 from pixel_env.grading import grade
 from pixel_env.policies import OraclePolicy
 from pixel_env.rollout import Conversation, Episode
-from pixel_env.tasks import LEVELS, SUITES, Task
+from pixel_env.tasks import DEFAULT_LEVELS, LEVELS, SUITES, Task
 
 SIGHTS = ("nothing", "first view", "evidence")
 MARGIN = 0.3
@@ -129,7 +129,7 @@ def main() -> None:
     base = Path(__file__).parents[1] / "agents" / "micro_base"
     parser.add_argument("--model", default=str(base), help="the reader, any Qwen2.5-VL (agents/micro_base)")
     parser.add_argument("--suites", nargs="+", choices=tuple(SUITES), default=tuple(SUITES), help="(all)")
-    parser.add_argument("--levels", nargs="+", type=int, choices=LEVELS, default=LEVELS, help="(1 2 3)")
+    parser.add_argument("--levels", nargs="+", type=int, choices=LEVELS, default=DEFAULT_LEVELS, help="(1 2 3)")
     parser.add_argument("--preset", default="micro", help="size of the pictures (%(default)s)")
     parser.add_argument("--tasks", type=int, default=256, help="test tasks a suite and level (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS / "need_to_look.json", help="JSON file to write")

@@ -11,11 +11,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import av
 import numpy as np
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import av
 
 MAX_IMAGE_PIXELS = 2**26
 """Most pixels an image file may hold: 8192 squared."""
@@ -150,6 +152,8 @@ class Sampling:
 
 def probe_video(path: str) -> tuple[int, int, list[float]]:
     """Read width and height, as stored, and the time of every frame in seconds, without decoding a picture."""
+    import av  # where it is needed: images do without a video reader
+
     with av.open(path) as container:
         if not container.streams.video:
             raise ValueError("it holds no video stream")
@@ -207,6 +211,8 @@ def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarr
 
 def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
     """Read frames with PyAV, decoding forward from the start once."""
+    import av
+
     wanted = set(indices)
     with av.open(path) as container:
         # The last packet of a file that was cut short would fail, and take the frames before it along.

@@ -22,7 +22,7 @@ from pixel_env.rewards import ALPHA, BETA, LIMIT, THRESHOLD, Variant, correctnes
 from pixel_env.scorers import Scorer, check_scorer, grade_episode
 from pixel_env.settings import PRESETS, RewardSettings, ViewSettings, one_of
 from pixel_env.spaces import AnyText, action_space, image_space
-from pixel_env.tasks import LEVELS, MEDIA, SUITES, FileTasks, ProceduralTasks, Task, TaskSet, tasks_from_spec
+from pixel_env.tasks import DEFAULT_LEVELS, MEDIA, SUITES, FileTasks, ProceduralTasks, Task, TaskSet, tasks_from_spec
 
 Observation = dict[str, Any]
 """``{"text": str, "images": tuple of (H, W, 3) uint8}``: what is new this turn."""
@@ -129,7 +129,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
         tasks: TaskSet | str | None = None,
         suite: str | Sequence[str] = tuple(SUITES),
         split: str = "train",
-        difficulty: int | Sequence[int] = LEVELS,
+        difficulty: int | Sequence[int] = DEFAULT_LEVELS,
         preset: str = "standard",
         max_turns: int = 5,
         view_pixels: int | None = None,
@@ -158,7 +158,7 @@ class PixelReasonEnv(gym.Env[Observation, str]):
                 videos for ``"clip"``. Of a set on disk that has both, the others are left out.
             suite: One or several of ``"search"``, ``"count"``, ``"read"``, ``"clip"``.
             split: ``"train"`` or ``"test"``.
-            difficulty: Level 1, 2 or 3, or several.
+            difficulty: Level 0, 1, 2 or 3, or several; at level 0 the first view is always enough.
             preset: ``"standard"`` or ``"micro"``: size of procedural sources, and the default pixel budgets.
             max_turns: Turns in an episode.
             view_pixels: Budget of the first view: of an image, or of all first frames of a video together.

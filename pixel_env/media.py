@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -224,6 +223,8 @@ def write_video(source: Source, path: str | Path) -> None:
     Raises:
         ValueError: A side is odd, which H.264 cannot store.
     """
+    import av
+
     if source.width % 2 or source.height % 2:
         raise ValueError(f"expected an even width and height, got {source.width} x {source.height}")
     milliseconds = Fraction(1, 1000)

@@ -14,7 +14,7 @@ from pixel_env.game import Game
 from pixel_env.play_server import LOOPBACK, PlayServer
 from pixel_env.registration import ENVIRONMENTS
 from pixel_env.settings import PRESETS
-from pixel_env.tasks import FORMATS, LEVELS, SPLITS, SUITES
+from pixel_env.tasks import DEFAULT_LEVELS, FORMATS, LEVELS, SPLITS, SUITES
 from pixel_env.trajectory import load_jsonl
 
 
@@ -35,7 +35,14 @@ def parser() -> argparse.ArgumentParser:
         help=f"NAME:PATH of a set on disk ({', '.join(FORMATS)}), or generated suites ({', '.join(SUITES)}); "
         "by default all suites of ENV",
     )  # fmt: skip
-    add("--levels", nargs="+", type=int, choices=LEVELS, default=LEVELS, help="of generated suites, mixed (1 2 3)")
+    add(
+        "--levels",
+        nargs="+",
+        type=int,
+        choices=LEVELS,
+        default=DEFAULT_LEVELS,
+        help="of generated suites, mixed (1 2 3)",
+    )
     add("--split", choices=SPLITS, default="train", help="of generated suites (%(default)s)")
     add("--preset", choices=tuple(PRESETS), default="standard", help="size of pictures (%(default)s)")
     add(

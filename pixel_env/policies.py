@@ -23,12 +23,28 @@ MOST_FRAMES = 8  # in one call of select_frames
 DECIMALS = {"pixel": 0, "fraction": 4, "thousandth": 0}
 
 
+class _Streams:
+    """A random stream for each turn of each episode, so that a turn does not depend on what else is played, or where.
+
+    Conversations without a seed share one stream.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._shared = seed, np.random.default_rng(seed)
+
+    def of(self, conversation: Conversation) -> np.random.Generator:
+        """Return what the next turn is drawn from."""
+        if conversation.seed is None:
+            return self._shared
+        return np.random.default_rng([self._seed, conversation.seed, len(conversation.actions)])
+
+
 class RandomPolicy:
     """Draws calls, answers and junk from the grammar of actions: the floor, and a test of every branch."""
 
     def __init__(self, seed: int = 0, coordinates: str = "pixel") -> None:
         """Draw boxes in the convention `coordinates`."""
-        self._rng = np.random.default_rng(seed)
+        self._streams = _Streams(seed)
         self._coordinates = coordinates
 
     def act(self, conversations: Sequence[Conversation]) -> list[str]:
@@ -38,7 +54,8 @@ class RandomPolicy:
     def _turn(self, conversation: Conversation) -> str:
         border = max(extent(_first_size(conversation), self._coordinates))
         frames = len(conversation.observations[0]["images"])
-        return ActionText(border, DECIMALS[self._coordinates], frames, MOST_FRAMES, seed=self._rng).sample()
+        rng = self._streams.of(conversation)
+        return ActionText(border, DECIMALS[self._coordinates], frames, MOST_FRAMES, seed=rng).sample()
 
 
 class DirectPolicy:
@@ -46,7 +63,7 @@ class DirectPolicy:
 
     def __init__(self, seed: int = 0) -> None:
         """Seed the guesses."""
-        self._rng = np.random.default_rng(seed)
+        self._streams = _Streams(seed)
 
     def act(self, conversations: Sequence[Conversation]) -> list[str]:
         """Return one guess a conversation."""
@@ -54,10 +71,10 @@ class DirectPolicy:
 
     def guess(self, conversation: Conversation) -> str:
         """Return an answer that fits the question."""
-        text = conversation.observations[0]["text"]
+        text, rng = conversation.observations[0]["text"], self._streams.of(conversation)
         if letters := re.findall(r"^\(([A-Z])\) ", text, re.MULTILINE):
-            return render(Answer(str(self._rng.choice(letters))))
-        return render(Answer(str(self._rng.integers(11)) if "how many" in text.lower() else ""))
+            return render(Answer(str(rng.choice(letters))))
+        return render(Answer(str(rng.integers(11)) if "how many" in text.lower() else ""))
 
 
 class GridPolicy:

@@ -28,12 +28,15 @@ class Conversation:
         instructions: the constant system text.
         observations: one more than `actions` when it is the policy's turn.
         actions: what the policy wrote.
+        seed: of the reset, None if there was none. It tells samples of a task apart; a policy that draws from a stream
+            of it, and of the number of the turn, does not depend on what else is played.
     """
 
     task_id: str
     instructions: str
     observations: list[Observation]
     actions: list[str] = field(default_factory=list)
+    seed: int | None = None
 
 
 class Policy(Protocol):
@@ -110,7 +113,7 @@ class Episode:
             self.fail(error)
             return
         self._recorder.begin(observation, info, seed)
-        self.conversation = Conversation(info["task_id"], info["instructions"], [observation])
+        self.conversation = Conversation(info["task_id"], info["instructions"], [observation], seed=seed)
 
     def step(self, action: str) -> bool:
         """Take one turn and return whether the episode is over."""

@@ -14,7 +14,7 @@ from tiny_vlm import model, processor
 
 from agents import micro
 from benchmarks import ablation_runs, ablations
-from benchmarks.ablation_cells import PAPERS, ROWS, Cell, cells
+from benchmarks.ablation_cells import PAPERS, RECIPE, ROWS, Cell, cells
 from benchmarks.ablation_report import first_looks, outcomes, paper
 from benchmarks.failure_modes import Reading
 from benchmarks.learning_trap import curves
@@ -66,8 +66,8 @@ def test_the_cells() -> None:
     listed = cells(5, 3)
     counts = {row: sum(cell.row == row for cell in listed) for row in ROWS}
     assert counts == {
-        "base": 1, "warm_start": 5, "full": 5, "no_curiosity": 5, "no_warm_start": 3, "no_corrections": 3,
-        "released": 3, "neither": 3, "base_no_operations": 1, "full_no_operations": 5,
+        "base": 1, "instructed": 5, "warm_start": 5, "full": 5, "no_curiosity": 5, "no_warm_start": 3,
+        "no_corrections": 3, "released": 3, "neither": 3, "base_no_operations": 3, "full_no_operations": 5,
     }  # fmt: skip
     for place, cell in enumerate(listed):
         assert cell.needs is None or cell.needs in listed[:place], cell
@@ -77,12 +77,14 @@ def test_the_cells() -> None:
 
 
 def test_commands_of_cells(tmp_path: Path) -> None:
-    warm, full = Cell("warm_start", 3), Cell("full", 3)
+    first, warm, full = Cell("instructed", 3), Cell("warm_start", 3), Cell("full", 3)
     options = ["--rl-steps", "9"]
-    assert warm.arguments(tmp_path, "base", options) == [
-        "--model", "base", "--stages", "warm_start", "--seed", "3", "--evaluate", "last", "--rl-steps", "9",
-        "--out", str(tmp_path / "warm_start" / "seed-3"),
+    assert first.arguments(tmp_path, "base", options) == [
+        "--model", "base", "--stages", "warm_start", "--seed", "3", "--evaluate", "last", *options,
+        "--textual-share", "1", "--epochs", "2", "--out", str(tmp_path / "instructed" / "seed-3"),
     ]  # fmt: skip
+    start = str(tmp_path / "instructed" / "seed-3" / "warm_start" / "model")
+    assert warm.arguments(tmp_path, "base", options)[:4] == ["--model", start, "--stages", "warm_start"]
     start = str(tmp_path / "warm_start" / "seed-3" / "warm_start" / "model")
     assert full.arguments(tmp_path, "base", options)[:4] == ["--model", start, "--stages", "rl"]
     without = Cell("full_no_operations", 3).arguments(tmp_path, "base", [])
@@ -95,17 +97,20 @@ def test_commands_of_cells(tmp_path: Path) -> None:
 
 
 def test_the_plan(tmp_path: Path, played: list[Trajectory], capsys: pytest.CaptureFixture[str]) -> None:
-    cell_folder(tmp_path, Cell("warm_start", 0), played, dict.fromkeys(SUITES, 1))
+    for row in ("instructed", "warm_start"):
+        cell_folder(tmp_path, Cell(row, 0), played, dict.fromkeys(SUITES, 1))
     asked = ["--rows", "full", "no_warm_start", "--seeds", "2", "--other-seeds", "1", "--out", str(tmp_path), "--plan"]
     assert ablations.main(asked) == 0
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert said == [
-        ["done", "warm_start", "seed", "0"],
+        ["done", "instructed", "seed", "0"],
+        ["done", "warm_start", "seed", "0", "from", "instructed", "seed", "0"],
         ["missing", "full", "seed", "0", "from", "warm_start", "seed", "0"],
-        ["missing", "no_warm_start", "seed", "0"],
-        ["missing", "warm_start", "seed", "1"],
+        ["missing", "no_warm_start", "seed", "0", "from", "instructed", "seed", "0"],
+        ["missing", "instructed", "seed", "1"],
+        ["missing", "warm_start", "seed", "1", "from", "instructed", "seed", "1"],
         ["missing", "full", "seed", "1", "from", "warm_start", "seed", "1"],
-        ["4", "of", "5", "cells", "to", "do", "in", str(tmp_path)],
+        ["5", "of", "7", "cells", "to", "do", "in", str(tmp_path)],
     ]
     assert not (tmp_path / "settings.json").exists()  # looking changes nothing
 
@@ -130,10 +135,10 @@ def test_the_report_of_folders_made_by_hand(
     assert (base["mean"], base["seeds"], base["tasks"]) == (0.75, 2, 16)
     assert written["full_ahead"] == {"cells": 4 + 2, "of": 8}
     assert written["with_minus_without_operations"]["full"]["all"]["mean"] == 0.5
-    assert "no_warm_start seed 0" in written["missing"] and len(written["missing"]) == 5
+    assert "no_warm_start seed 0" in written["missing"] and len(written["missing"]) == 7
     assert rows["full"]["outcomes"]["all"]["no_look"] > 0 and rows["full"]["rapr"]["all"]["mean"] == 0
     assert written["seconds"]["full"] == {"0": {"rl": 60}, "1": {"rl": 60}}
-    assert written["options"] == ["--test-tasks", "500"] and written["model"] == "micro_base"
+    assert written["options"] == [*RECIPE, "--test-tasks", "500"] and written["model"] == "micro_base"
     text = (tmp_path / "ablations.md").read_text()
     assert (
         "ahead in 6 of 8 cells" in text
@@ -142,7 +147,7 @@ def test_the_report_of_folders_made_by_hand(
     line = next(line for line in text.split("## Full recipe minus")[1].splitlines() if "without curiosity" in line)
     cell = line.split(" | ")[1]
     assert cell.startswith("+25.0 [") and cell.endswith("] (+3.2)")  # 84.3 - 81.1
-    assert "not done yet: no_warm_start seed 0" in text and str(Path.home()) not in text
+    assert "not done yet: instructed seed 0" in text and str(Path.home()) not in text
     with Image.open(tmp_path / "learning_trap.png") as picture:
         assert picture.width > 1000
     assert "# Ablations" in capsys.readouterr().out
@@ -208,7 +213,7 @@ def test_a_real_run_that_loses_a_cell(weights: str, tmp_path: Path, capsys: pyte
     out, asked = tmp_path / "out", ["--rows", "full", "--seeds", "1", "--other-seeds", "1", "--jobs", "2"]
     asked += [*SMALL, "--model", weights, "--out", str(out)]
     assert ablations.main(asked) == 0, (out / "warm_start" / "seed-0.log").read_text()
-    warm, full = cells(1, 1, ["full"])
+    _, warm, full = cells(1, 1, ["full"])
     config = json.loads((full.folder(out) / "config.json").read_text())["settings"]
     assert (config["model"], config["rl_steps"], config["test_tasks"]) == (str(warm.weights(out)), 4, 2)
     first = json.loads((out / "ablations.json").read_text())
@@ -241,9 +246,9 @@ def test_a_cell_that_fails_is_told(
     asked = ["--rows", "full", "--seeds", "1", "--other-seeds", "1", "--model", weights, "--out", str(tmp_path / "out")]
     plan, _ = ablations.parse(asked)
     plan.prepare(running=True)
-    assert ablation_runs.Runner(plan).run() == [Cell("warm_start", 0), Cell("full", 0)]
-    assert "warm_start seed 0: failed with exit code 1, see" in capsys.readouterr().out
-    assert (tmp_path / "out" / "warm_start" / "seed-0.log").read_text() == "no memory left\n"
+    assert ablation_runs.Runner(plan).run() == [Cell("instructed", 0), Cell("warm_start", 0), Cell("full", 0)]
+    assert "instructed seed 0: failed with exit code 1, see" in capsys.readouterr().out
+    assert (tmp_path / "out" / "instructed" / "seed-0.log").read_text() == "no memory left\n"
     assert not (tmp_path / "out" / "full").exists()
 
 
@@ -274,7 +279,7 @@ def test_cells_run_beside_each_other_as_soon_as_they_can(
     asked = ["--rows", "full", "no_warm_start", "no_corrections", "--seeds", "1", "--other-seeds", "1", "--jobs", "2"]
     plan, _ = ablations.parse([*asked, "--model", weights, "--out", str(tmp_path / "out")])
     plan.prepare(running=True)
-    assert ablation_runs.Runner(plan).run() == [] and len(plan.done) == 4
+    assert ablation_runs.Runner(plan).run() == [] and len(plan.done) == 5
     notes = [line.split() for line in (tmp_path / "out" / "notes").read_text().splitlines()]
     running, most = set[str](), 0
     for _, row in notes:
@@ -284,4 +289,4 @@ def test_cells_run_beside_each_other_as_soon_as_they_can(
     order = [" ".join(note) for note in notes]
     assert order.index("end warm_start") < order.index("begin full")
     assert order.index("end no_corrections") < order.index("end warm_start")  # both others went by
-    assert ablation_runs.Runner(plan).run() == [] and len(notes) == 8  # nothing is left to do
+    assert ablation_runs.Runner(plan).run() == [] and len(notes) == 10  # nothing is left to do

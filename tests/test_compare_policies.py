@@ -246,7 +246,7 @@ def test_the_actions_of_ppo_are_those_of_its_training(trained: Trained, tmp_path
         ("search", "answer 12", r"\boxed{12}"),
         ("clip", "frame 3", '{"name": "select_frames", "arguments": {"target_frames": [3]}}'),
     ):
-        settings, *_ = evaluate.parse([*arguments, "--tasks", suite], "")
+        settings = evaluate.parse([*arguments, "--tasks", suite], "").settings
         assert settings.preset == "micro"  # as it was trained
         played = evaluate.Run(settings, tmp_path / suite)
         played.prepare()

@@ -11,9 +11,10 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pixel_env  # noqa: F401
-from agents import ragged_cache
-from agents.conversation import patchify
+from agents import micro, ragged_cache
+from agents.conversation import ChatEncoder, patchify
 from agents.engine import Engine, Sample, restrict_vocabulary
+from benchmarks.random_vlm import random_model
 from pixel_env.decoding import MediaError
 from pixel_env.rollout import Episode
 
@@ -31,21 +32,21 @@ def scripted_groups() -> list[list[tiny_vlm.Scripted]]:
     ]
 
 
-def recomputed(model: Any, sample: Sample, mrope: bool = True) -> torch.Tensor:
+def recomputed(model: Any, sample: Sample, mrope: bool = True, encoder: ChatEncoder = ENCODER) -> torch.Tensor:
     """Log-probabilities of the completion from one forward pass of the plain model over everything."""
     ids = torch.tensor([sample.prompt_ids + sample.completion_ids])
-    pixels, grid = patchify(sample.images, PROCESSOR.image_processor)
+    pixels, grid = patchify(sample.images, encoder.processor.image_processor)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels, "image_grid_thw": grid}
     if mrope:
-        inputs["mm_token_type_ids"] = (ids == ENCODER.image_pad).int()
+        inputs["mm_token_type_ids"] = (ids == encoder.image_pad).int()
     with torch.no_grad():
-        logps = model(**inputs).logits[0, len(sample.prompt_ids) - 1 : -1].log_softmax(-1)
+        logps = model(**inputs).logits[0, len(sample.prompt_ids) - 1 : -1].float().log_softmax(-1)
     return logps.gather(1, torch.tensor(sample.completion_ids)[:, None])[:, 0]
 
 
-def difference(model: Any, sample: Sample, mrope: bool = True) -> float:
+def difference(model: Any, sample: Sample, mrope: bool = True, encoder: ChatEncoder = ENCODER) -> float:
     written = torch.tensor(sample.policy_mask).bool()
-    return float((recomputed(model, sample, mrope) - torch.tensor(sample.logps))[written].abs().max())
+    return float((recomputed(model, sample, mrope, encoder) - torch.tensor(sample.logps))[written].abs().max())
 
 
 def test_log_probabilities_are_those_of_a_full_recompute() -> None:
@@ -66,6 +67,39 @@ def test_heads_may_share_keys() -> None:
     model = Qwen2_5_VLForConditionalGeneration(config).double().eval()
     samples = tiny_vlm.engine(model, max_new_tokens=12, seed=1).rollout(scripted_groups())
     assert max(difference(model, sample) for sample in samples) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shapes_and_number_formats_of_large_models(dtype: torch.dtype) -> None:
+    """Heads that share keys, a head apart from the embedding, windows in the vision tower; 16 bits as on a GPU."""
+    processor = micro.load_processor(micro.MICRO_BASE)
+    encoder = ChatEncoder(processor)
+    model = random_model("tiny", processor, torch.device("cpu"), dtype).eval()
+    with torch.no_grad():
+        for parameter in model.model.language_model.layers.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(6)
+    engine = Engine(model, encoder, max_new_tokens=12, temperature=0.0)
+    episodes = [[tiny_vlm.Scripted(IDS[0], task, [1]) for _ in range(2)] for task in (0, 1)]
+    samples = engine.rollout(episodes)
+    largest = max(difference(model, sample, encoder=encoder) for sample in samples)
+    assert model.dtype == dtype and 0 < largest < (1e-3 if dtype == torch.float32 else 0.2)
+    if dtype == torch.bfloat16:
+        return
+    for sample in samples[::2]:  # greedy tokens are those of transformers
+        pixels, grid = patchify(sample.images[: sample.num_prompt_images], processor.image_processor)
+        ids = torch.tensor([sample.prompt_ids])
+        turn = sample.completion_ids[: sample.policy_mask.index(0)]
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == encoder.image_pad).int(),
+            pixel_values=pixels,
+            image_grid_thw=grid,
+            max_new_tokens=12,
+            do_sample=False,
+        )[0, ids.shape[1] :]
+        assert turn == out.tolist()
 
 
 def test_the_environment_s_tokens_stand_where_it_said_them_and_carry_no_loss() -> None:

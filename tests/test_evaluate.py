@@ -369,7 +369,7 @@ def test_a_trained_model_is_evaluated_as_it_was_trained(tmp_path: Path, capsys: 
     layouts.write_json(model / "config.json", {"model_type": "qwen2_5_vl"})
 
     def read(*more: str) -> tuple[str, str, float, int]:
-        settings, *_ = parse(["--tasks", "search", "--policy", str(model), *more], "")
+        settings = parse(["--tasks", "search", "--policy", str(model), *more], "").settings
         return settings.preset, settings.coordinates, settings.crop_padding, settings.max_new_tokens
 
     assert read() == ("standard", "pixel", 0.0, 1024) and not capsys.readouterr().out  # no run around it

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -263,7 +264,7 @@ def test_no_reader_is_shared_by_threads(by_pyav: bool, tmp_path: Path, monkeypat
     def refused(*_: Any, **__: Any) -> None:
         raise RuntimeError("cannot find video stream")
 
-    monkeypatch.setattr(decoding.av, "open", partial(watched, decoding.av.open, True))
+    monkeypatch.setattr(av, "open", partial(watched, av.open, True))
     reader = refused if by_pyav else partial(watched, decord.VideoReader, False)
     monkeypatch.setattr(decord, "VideoReader", reader)
     shared = VideoFile(path)

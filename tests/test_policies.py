@@ -1,5 +1,6 @@
 """Reference policies: the oracle solves every suite, the others are as good as chance."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import gymnasium as gym
@@ -19,6 +20,11 @@ def conversation(suite: str, index: int = 0, **kwargs: object) -> Conversation:
     episode = Episode(gym.make(MIXED, suite=suite, preset="micro", **kwargs))
     episode.reset(index, seed=0)
     return episode.conversation
+
+
+def samples(asked: Conversation, count: int) -> list[Conversation]:
+    """The beginning of as many episodes of one task."""
+    return [replace(asked, seed=seed) for seed in range(count)]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -60,29 +66,46 @@ def test_gold_of_each_kind() -> None:
 
 def test_direct_policy_fits_the_question() -> None:
     policy = DirectPolicy(seed=0)
-    letters = {policy.act([conversation("search")])[0] for _ in range(60)}
+    letters = set(policy.act(samples(conversation("search"), 60)))
     number = ProceduralTasks(("search",), preset="micro")[0]
     assert letters == {f"\\boxed{{{chr(ord('A') + k)}}}" for k in range(len(number.choices))}
-    guesses = [parse(policy.guess(conversation("count"))) for _ in range(60)]
+    guesses = [parse(policy.guess(asked)) for asked in samples(conversation("count"), 60)]
     assert all(isinstance(guess, Answer) and 0 <= int(guess.text) <= 10 for guess in guesses)
     assert len(set(guesses)) > 5
 
 
 def test_direct_policy_is_seeded() -> None:
-    asked = [conversation("search")] * 20
+    asked = samples(conversation("search"), 20)
     assert DirectPolicy(3).act(asked) == DirectPolicy(3).act(asked)
     assert DirectPolicy(3).act(asked) != DirectPolicy(4).act(asked)
 
 
 def test_random_policy_says_everything() -> None:
-    turns = RandomPolicy(seed=0).act([conversation("search")] * 200)
+    asked = samples(conversation("search"), 200)
+    turns = RandomPolicy(seed=0).act(asked)
     kinds = {type(parse(turn)) for turn in turns}
     assert kinds == {CropImage, SelectFrames, Answer, Malformed}
-    assert turns == RandomPolicy(seed=0).act([conversation("search")] * 200)
+    assert turns == RandomPolicy(seed=0).act(asked)
+
+
+@pytest.mark.parametrize("policy", [RandomPolicy, DirectPolicy])
+def test_a_turn_depends_on_its_own_episode_only(policy: type[RandomPolicy] | type[DirectPolicy]) -> None:
+    asked = samples(conversation("search"), 30)
+    later = [replace(one, actions=["crop_image([1, 2, 30, 40])"]) for one in asked]
+    together = policy(seed=5).act(asked)
+    assert len(set(together)) > 1 and together != policy(seed=5).act(later)
+    alone = policy(seed=5)
+    assert [alone.act([one])[0] for one in reversed(asked)] == together[::-1]
+
+
+def test_without_a_seed_no_two_samples_are_the_same_stream() -> None:
+    asked = replace(conversation("count"), seed=None)
+    assert len(set(DirectPolicy(seed=0).act([asked] * 60))) > 5
 
 
 def test_random_policy_stays_on_the_image_in_fractions() -> None:
-    turns = RandomPolicy(seed=0, coordinates="fraction").act([conversation("search", coordinates="fraction")] * 200)
+    asked = samples(conversation("search", coordinates="fraction"), 200)
+    turns = RandomPolicy(seed=0, coordinates="fraction").act(asked)
     boxes = [action.bbox for action in map(parse, turns) if isinstance(action, CropImage)]
     drawn = [box for box in boxes if max(box) <= 1]  # junk has boxes of its own
     assert len(drawn) > 40

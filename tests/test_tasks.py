@@ -120,7 +120,7 @@ def test_a_task_set_needs_two_methods() -> None:
         ({"suites": ()}, "suites must be some of"),
         ({"split": "dev"}, "split must be one of 'train', 'test'; got 'dev'"),
         ({"preset": "tiny"}, "preset must be one of"),
-        ({"difficulty": 4}, "difficulty must be some of 1, 2, 3"),
+        ({"difficulty": 4}, "difficulty must be some of 0, 1, 2, 3"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"size": 0}, "size must be an integer of at least 1, got 0"),
     ],
@@ -286,6 +286,26 @@ def test_targets_are_locatable_but_not_legible_in_the_first_view(suite: str, pre
             assert all((m.box[2] - m.box[0]) * ratio < 4 for m in small), task.task_id
         if task.question == "What is the title of the page?":
             assert verdict.evidence[0].text_height * ratio > 8  # read without a closer look
+
+
+@every
+def test_level_0_asks_the_same_and_is_legible_in_the_first_view(suite: str, preset: str, split: str) -> None:
+    levels = [ProceduralTasks((suite,), split=split, preset=preset, difficulty=level, seed=3) for level in (0, 1)]
+    drawn, usual = ([task_set[index] for index in range(COUNT)] for task_set in levels)
+    assert {task.needs_operation for task in drawn} == {False}
+    if suite == "clip":  # a frame of the first view is too small: only what is seen from afar
+        usual = [task for task in usual if not task.needs_operation]
+    assert {template(task) for task in drawn} == {template(task) for task in usual}
+    for task in drawn:
+        verdict, ratio = recompute(task), scale(task, preset)
+        assert task.answers == (verdict.answer,), (task.task_id, task.question)
+        assert task.cue is not None and task.cue.frames == verdict.frames
+        assert all(within(mark.box, (0, 0, task.media.width, task.media.height)) for mark in marks(task)), task.task_id
+        if suite != "clip":
+            assert all(mark.text_height * ratio > 6.5 for mark in verdict.evidence if mark.text), task.task_id
+        if suite == "count":
+            small = [mark for mark in marks(task) if mark.colour in ("black", "white")]
+            assert all((mark.box[2] - mark.box[0]) * ratio > 1.9 for mark in small), task.task_id
 
 
 @every_suite

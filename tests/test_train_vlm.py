@@ -269,6 +269,7 @@ def test_mistakes_about_data_are_told_in_one_line(
         (["--learning-rate", "nan"], "expected --learning-rate above 0, got nan"),
         (["--alpha", "-1"], "expected --alpha of at least 0, got -1.0"),
         (["--crop-padding", "-1"], "expected --crop-padding of at least 0, got -1.0"),
+        (["--textual-share", "2"], "expected --textual-share from 0 to 1, got 2.0"),
         (["--crop-padding", "2"], "expected --crop-padding of at most 1, the whole image, got 2.0"),
         (["--group-size", "1"], "at least 2"),
         (["--updates", "3"], "to divide --prompts times --group-size = 128 and --save-steps = 20, got 3"),

@@ -50,7 +50,10 @@ class Event:
 
 
 def clip(rng: np.random.Generator, world: World, level: int) -> Draft:
-    """One task of the suite ``clip``: three in four need larger frames to read a character."""
+    """One task of the suite ``clip``: three in four need larger frames to read a character.
+
+    A frame of the first view is too small for a legible one, so level 0 asks only for what is seen from afar.
+    """
     while True:
         try:
             return _clip(rng, world, level)
@@ -61,7 +64,7 @@ def clip(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _clip(rng: np.random.Generator, world: World, level: int) -> Draft:
     size = world.clip_size(rng)
     events = _events(rng, world, level, size)
-    if rng.random() < 0.75:
+    if not world.legible and rng.random() < 0.75:
         kinds = [_which_digit, _which_letter] + ([_when_digit, _order_of_digits] if level > 2 else [])
     else:
         kinds = [_when, _how_many] + ([_order] if len(events) > 1 else [])

@@ -131,7 +131,7 @@ class _Page:
         return order
 
     def _text_height(self) -> float:
-        return max(LEAST_TEXT, STRINGS[self.world.preset][self.level][0] * self.text_unit)
+        return max(LEAST_TEXT, STRINGS[self.world.preset][self.level][0] * self.world.scale * self.text_unit)
 
     def _marks(self) -> list[Mark]:
         u = self.unit

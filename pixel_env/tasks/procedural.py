@@ -23,7 +23,8 @@ MEDIA = {"search": "image", "count": "image", "read": "image", "clip": "video"}
 
 SPLITS = ("train", "test")
 PRESETS = tuple(VIEW_PIXELS)
-LEVELS = (1, 2, 3)
+LEVELS = (0, 1, 2, 3)
+DEFAULT_LEVELS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ProceduralTasks:
     Args:
         suites: Names from `SUITES`.
         split: ``"train"`` or ``"test"``.
-        difficulty: A level 1 to 3, or several.
+        difficulty: A level 0 to 3, or several; at level 0 the first view is always enough.
         preset: ``"standard"`` (sources of 2048 to 4096 pixels) or ``"micro"`` (448 to 896).
         seed: Draws another set of tasks.
         size: Number of tasks.
@@ -50,7 +51,7 @@ class ProceduralTasks:
 
     suites: tuple[str, ...] = tuple(SUITES)
     split: str = "train"
-    difficulty: int | tuple[int, ...] = LEVELS
+    difficulty: int | tuple[int, ...] = DEFAULT_LEVELS
     preset: str = "standard"
     seed: int = 0
     size: int = 100_000
@@ -86,7 +87,8 @@ class ProceduralTasks:
             list(SUITES).index(suite),
             level,
         ]
-        draft = SUITES[suite](np.random.default_rng(codes), World(self.preset, self.split), level)
+        world = World(self.preset, self.split, legible=level == 0)
+        draft = SUITES[suite](np.random.default_rng(codes), world, max(level, 1))
         return Task(
             task_id=f"{self._prefix(suite, level)}-{index}",
             suite=suite,
@@ -96,7 +98,7 @@ class ProceduralTasks:
             answer_kind=draft.answer_kind,
             choices=draft.choices,
             cue=draft.cue,
-            needs_operation=draft.needs_operation,
+            needs_operation=draft.needs_operation and not world.legible,
             level=level,
         )
 

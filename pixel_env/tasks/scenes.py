@@ -66,6 +66,11 @@ def count(rng: np.random.Generator, world: World, level: int) -> Draft:
     return _until_lucky(rng, world, level, pick(rng, dots if needs else [_trays, _shapes]))
 
 
+def _unit(world: World, size: Size) -> float:
+    """What things and the distances between them are measured in, source pixels."""
+    return world.scale * world.unit(size)
+
+
 def _until_lucky(
     rng: np.random.Generator, world: World, level: int, template: Callable[[np.random.Generator, World, int], Draft]
 ) -> Draft:
@@ -104,7 +109,7 @@ def _scene(
 ) -> tuple[Size, list[Mark]]:
     """A canvas size and its marks, targets first; every mark carries a character."""
     size = world.image_size(rng)
-    unit = world.unit(size)
+    unit = _unit(world, size)
     pairs = cast(rng, world, level, targets)
     places = shuffled(rng, cells(size, unit))
     if adjacent:
@@ -183,7 +188,7 @@ def _read_letter(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _read_edge(rng: np.random.Generator, world: World, level: int) -> Draft:
     size, marks = _scene(rng, world, level)
     side = pick(rng, SIDES)
-    target = at_edge(marks, side, 8 * world.unit(size))
+    target = at_edge(marks, side, 8 * _unit(world, size))
     marks, answer, choices = _asked(rng, marks, target, DIGITS)
     question = f"Which digit is on the {side} object?"
     return Draft(question, _image(rng, size, marks), (answer,), "choice", True, Cue(target.box), choices)
@@ -204,7 +209,7 @@ def _relation(rng: np.random.Generator, world: World, level: int) -> Draft:
     wanted = pick(rng, RELATIONS)
     size, marks = _scene(rng, world, level, targets=2)
     a, b = find(marks, marks[0].name), find(marks, marks[1].name)
-    if relation(a, b, 12 * world.unit(size) * world.clutter) != wanted:
+    if relation(a, b, 12 * _unit(world, size) * world.clutter) != wanted:
         raise Unlucky
     question = f"Where is the {a.name}, seen from the {b.name}?"
     cue = Cue(union(a.box, b.box))
@@ -214,7 +219,7 @@ def _relation(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _edge_colour(rng: np.random.Generator, world: World, level: int) -> Draft:
     size, marks = _scene(rng, world, level)
     side = pick(rng, SIDES)
-    target = at_edge(marks, side, 8 * world.unit(size))
+    target = at_edge(marks, side, 8 * _unit(world, size))
     pool = [m.colour for m in marks[:4]] + shuffled(rng, COLOUR_NAMES)
     choices = choices_for(rng, target.colour, list(dict.fromkeys(pool))[:5])
     question = f"Which colour is the {side} object?"
@@ -243,7 +248,7 @@ def _tray_scene(
 ) -> tuple[Size, list[Mark], list[Mark]]:
     """A canvas size, its trays (the one asked about first) and other objects without dots."""
     size = world.image_size(rng)
-    unit = world.unit(size)
+    unit = _unit(world, size)
     places = shuffled(rng, cells(size, unit))
     if adjacent:
         places = _neighbours_first(places)
@@ -335,7 +340,7 @@ def _trays(rng: np.random.Generator, world: World, level: int) -> Draft:
 def _shapes(rng: np.random.Generator, world: World, level: int) -> Draft:
     """Objects of one colour: large enough to be told apart in the first view."""
     size = world.image_size(rng)
-    unit = world.unit(size)
+    unit = _unit(world, size)
     places = shuffled(rng, cells(size, unit))
     answer = int(rng.integers(0, {1: 3, 2: 5, 3: 7}[level] + 1))
     colour = pick(rng, COLOUR_NAMES)

@@ -4,7 +4,8 @@ Sizes are thought of in *view pixels*: pixels of the first view that a policy is
 can be located there but not read; how many source pixels that is follows from the canvas.
 
 Levels: 1 has few objects and none like the target; 2 has more, near misses, longer strings and higher counts; 3 has
-more still, and questions that compare several of them.
+more still, and questions that compare several of them. 0 asks what 1 asks of pictures in which it is large enough for
+the first view, so that from the question alone nobody can tell whether a look is needed.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ CROP_PIXELS = {"micro": 112 * 112, "standard": 640 * 784}
 NUM_FRAMES = 16
 OBJECT_SIDES = {"micro": (11.0, 15.0), "standard": (9.0, 13.0)}
 """Of an object that carries a character, in view pixels: a micro model tells shapes apart from about ten."""
+LEGIBLE = {"micro": 2.3, "standard": 4.0}
+"""How many times larger all of that is drawn at level 0: characters of seven view pixels and more."""
 
 T = TypeVar("T")
 Pair = tuple[str, str]  # (colour, shape)
@@ -69,10 +72,17 @@ class Draft:
 
 @dataclass(frozen=True)
 class World:
-    """What a preset and a split allow: canvas sizes, attribute pairs, amount of clutter."""
+    """What a preset and a split allow: canvas sizes, attribute pairs, amount of clutter.
+
+    Attributes:
+        preset: Name of a preset.
+        split: "train" or "test".
+        legible: Whether the first view of a picture is enough to read what is in it: level 0.
+    """
 
     preset: str
     split: str
+    legible: bool = False
 
     @property
     def clutter(self) -> int:
@@ -100,6 +110,11 @@ class World:
     def clip_size(self, rng: np.random.Generator) -> Size:
         """Draw a canvas size for a video."""
         return pick(rng, _CLIP_SIZES[self.preset, self.split])
+
+    @property
+    def scale(self) -> float:
+        """How many times larger than usual things and texts are drawn."""
+        return LEGIBLE[self.preset] if self.legible else 1.0
 
     def unit(self, size: Size, frames: int = 1) -> float:
         """Source pixels a view pixel of the first view, when `frames` pictures share the view budget."""
