@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 
 COMPLETE = "complete"
@@ -34,10 +35,15 @@ def last_checkpoint(out: str | Path) -> Path | None:
 
 
 def load_weights(model: Any, checkpoint: str | Path) -> None:
-    """Load the weights of a checkpoint into `model`, every one of them.
+    """Load the weights of a checkpoint into `model`, every one of them; of adapters, theirs.
 
     The trainer's own way is not enough: Qwen2.5-VL is saved under the names of its first release, which only
     `from_pretrained` translates. The trainer finds none of its names, warns, and goes on with the weights it has.
     """
+    if is_peft_model(model):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+        return
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())

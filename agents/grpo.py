@@ -28,7 +28,9 @@ from agents.engine import Engine, restrict_vocabulary
 from agents.group_rewards import columns, group_rewards, step_metrics, table
 from agents.rl_config import RLConfig, trl_config
 from agents.sft import ProgressBar
+from agents.token_passes import pass_by_pass, token_passes
 from agents.transcript import Sample
+from agents.weights import trained_part, without_wrapper
 from pixel_env.rollout import Episode
 from pixel_env.trajectory import save_jsonl
 
@@ -73,7 +75,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         """Prepare training.
 
         Args:
-            model: A Qwen2.5-VL.
+            model: A Qwen2.5-VL, or adapters on one.
             encoder: Its chat template.
             env_id: Id for `gymnasium.make`.
             env_kwargs: Its arguments; the constants of the reward are read from the environment.
@@ -89,7 +91,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         functions = [correctness, curiosity, operation_penalty]
         super().__init__(model, functions, processing_class=encoder.processor, **kwargs)
         self._engine = Engine(
-            self.model,
+            without_wrapper(self.model),
             encoder,
             max_new_tokens=config.max_new_tokens,
             max_completion_tokens=config.max_completion_tokens,
@@ -101,7 +103,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             self._player = TurnByTurn(turns, encoder, self._engine.budget)
         if config.kl:  # the engine has restricted the vocabulary by now, so the reference has the same
             self.beta = config.kl
-            reference = copy.deepcopy(model).requires_grad_(False)
+            shared = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+            reference = copy.deepcopy(model, shared).requires_grad_(False)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self.tools = [self._make]  # not called; TRL accepts images inside a completion only where there are tools
 
@@ -164,6 +167,14 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % steps]
 
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
+        """TRL's; what it computes without a gradient, of all rollouts, is limited in tokens too."""
+        if batch_size and self._config.batch_tokens:
+            batch_size = max(1, self._config.batch_tokens // input_ids.shape[1])
+        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, batch_size=batch_size, **kwargs)
+
     def _without_uniform_groups(self, rollouts: dict[str, Any]) -> dict[str, Any]:
         """Do with the rollouts that have no advantage as `RLConfig.uniform_groups` says."""
         how = self._config.uniform_groups
@@ -185,6 +196,17 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             rows = torch.arange(len(inputs["advantages"]), device=rows.device)
         elif not len(rows):
             rows = rows.new_zeros(1)
+        if not self._config.batch_tokens:
+            return self._loss_of(model, inputs, rows)
+        lengths = torch.stack([inputs["prompt_mask"].sum(1), inputs["completion_mask"].sum(1)], dim=1)[rows].tolist()
+        return pass_by_pass(
+            lambda part: self._loss_of(model, inputs, rows[part]),
+            token_passes(lengths, self._config.batch_tokens),
+            self.accelerator.backward,
+        )
+
+    def _loss_of(self, model: Any, inputs: dict[str, Any], rows: torch.Tensor) -> torch.Tensor:
+        """What some rollouts add to the loss of all."""
         loss = super()._compute_loss(model, chosen_rows(inputs, rows))
         entropies = self._metrics["train"]["entropy"]
         entropies.pop()  # of these rollouts only; `step_metrics` has that of all
@@ -342,26 +364,28 @@ def reinforce(
     """
     encoder = ChatEncoder(processor)
     restrict_vocabulary(model, encoder)
+    checkpoint = last_checkpoint(out) if resume else None
     bar = [ProgressBar("reinforce", ("reward", "correctness", "rapr"))] if progress else []
     tasks = _task_indices(env_id, env_kwargs, config)
-    trainer = CuriosityGRPOTrainer(
-        model,
-        encoder,
-        env_id,
-        env_kwargs,
-        config,
-        args=trl_config(out, config),
-        train_dataset=Dataset.from_dict({"prompt": [str(task) for task in tasks]}),
-        callbacks=[*bar, *callbacks, MarkComplete()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(out) if resume else None
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.gave_up:
-        raise RuntimeError(
-            f"loss or gradient was not finite in {PATIENCE} steps in a row, up to step {trainer.state.global_step}; "
-            f"the weights before them are in {out}; try a lower learning rate"
+    part = trained_part(model, out, lora=config.lora, vision=config.train_vision, seed=config.seed)
+    with part as trained:
+        trainer = CuriosityGRPOTrainer(
+            trained,
+            encoder,
+            env_id,
+            env_kwargs,
+            config,
+            args=trl_config(out, config),
+            train_dataset=Dataset.from_dict({"prompt": [str(task) for task in tasks]}),
+            callbacks=[*bar, *callbacks, MarkComplete()],
         )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.gave_up:
+            raise RuntimeError(
+                f"loss or gradient was not finite in {PATIENCE} steps in a row, up to step "
+                f"{trainer.state.global_step}; the weights before them are in {out}; try a lower learning rate"
+            )
 
 
 def _task_indices(env_id: str, env_kwargs: Mapping[str, Any], config: RLConfig) -> list[int]:

@@ -92,16 +92,17 @@ def with_fast_vision(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLFor
     parameters stay as they are.
     """
     embed = model.model.visual.patch_embed
-
-    def embed_patches(patches: torch.Tensor) -> torch.Tensor:
-        weight = embed.proj.weight
-        return torch.nn.functional.linear(patches.view(-1, weight[0].numel()).to(weight.dtype), weight.flatten(1))
-
-    embed.forward = embed_patches
+    embed.forward = partial(_embed_patches, embed)
     if model.config.vision_config._attn_implementation == "sdpa":
         for block in model.model.visual.blocks:
             block.attn.forward = partial(_attend_by_size, block.attn)
     return model
+
+
+def _embed_patches(embed: Any, patches: torch.Tensor) -> torch.Tensor:
+    """Patch embedding of the vision tower, (patches, pixels) to (patches, hidden)."""
+    weight = embed.proj.weight
+    return torch.nn.functional.linear(patches.view(-1, weight[0].numel()).to(weight.dtype), weight.flatten(1))
 
 
 def _attend_by_size(

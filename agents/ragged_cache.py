@@ -82,6 +82,7 @@ class RaggedCache:
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> tuple[Attend, None]:
         """Called by every layer with its new keys and values (B, H, Q, D); returns what `_attention` calls."""
+        keys = keys.to(values.dtype)  # autocast leaves rotated ones in 32 bits
         if layer == len(self._layers):
             self._layers.append(_Layer(keys, values, len(self.group)))
         return partial(self._mode, self._layers[layer], keys, values), None
@@ -177,7 +178,7 @@ class RaggedCache:
         every = torch.arange(len(slots), device=slots.device)
         for own, new in zip(layer.own, (keys, values), strict=True):
             own[every, :, slots] = new[:, :, 0]
-        query = query.unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (N, H, heads / H, D)
+        query = query.to(keys.dtype).unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (N, H, heads / H, D)
         prompt_keys, prompt_values = layer.prompt
         shared, shared_sum = _attend(self._spread(query), prompt_keys, prompt_values, masks[0], scaling)
         shared, shared_sum = self._gather(shared), self._gather(shared_sum)

@@ -8,6 +8,9 @@ from typing import Literal
 import torch
 from trl import GRPOConfig
 
+from agents.token_passes import check_one_process
+from agents.weights import compute_dtype
+
 
 @dataclass(frozen=True)
 class RLConfig:
@@ -36,6 +39,10 @@ class RLConfig:
         max_completion_tokens: Most tokens of a rollout behind the prompt.
         max_grad_norm: The gradient is scaled down to this norm.
         batch_size: Most rollouts in one forward and backward pass.
+        batch_tokens: Most tokens in one, padding included, in place of `batch_size`.
+        train_vision: Whether the vision tower learns, too.
+        lora: Rank of adapters, merged in the end and saved beside the checkpoints; 0 trains the weights themselves.
+        dtype: What is computed with, "float32" or "bfloat16"; see `agents.weights`.
         gradient_checkpointing: Saves memory, costs time.
         rollouts: What plays them: "engine", or `agents.backends` with "trl" (transformers), "vllm" (in this process) or
             the URL of a vLLM server.
@@ -61,6 +68,10 @@ class RLConfig:
     max_completion_tokens: int = 1024
     max_grad_norm: float = 1.0
     batch_size: int = 32
+    batch_tokens: int | None = None
+    train_vision: bool = True
+    lora: int = 0
+    dtype: str | None = None
     gradient_checkpointing: bool = False
     rollouts: str = "engine"
     save_steps: int = 20
@@ -93,6 +104,9 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
     on_gpu = torch.cuda.is_available()
     rows = config.prompts * config.group_size // int(os.environ.get("WORLD_SIZE", "1")) // config.updates
     batch = max(size for size in range(1, min(rows, config.batch_size) + 1) if rows % size == 0)
+    if config.batch_tokens:
+        check_one_process()
+        batch = rows
     return GRPOConfig(
         output_dir=str(out),
         max_steps=config.steps,
@@ -116,7 +130,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         use_vllm=config.rollouts not in ("engine", "trl"),
         vllm_mode="colocate" if config.rollouts == "vllm" else "server",
         vllm_server_base_url=config.rollouts if "://" in config.rollouts else None,
-        bf16=on_gpu,
+        bf16=compute_dtype(config.dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         save_steps=config.save_steps,

@@ -27,6 +27,8 @@ from pixel_env.tasks.message_lists import MARGIN
 
 STAGES = ("warm_start", "rl")
 RUNS = Path("runs")
+TOKEN_PIXELS = 28 * 28
+"""Pixels of a view that Qwen2.5-VL reads as one token."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,21 @@ class Settings:
     operations: tuple[str, ...] = OPERATIONS
     evaluate: Literal["all", "last"] = "all"
     rollouts: str = "engine"
+    rl_freeze_vision: bool = False
+    lora: int = 0
+    dtype: Literal["float32", "bfloat16"] | None = None
+    batch_tokens: int | None = None
+    view_tokens: int | None = None
+    crop_tokens: int | None = None
+    memory: float | None = None
 
     def env_kwargs(self, split: str, tasks: str | None = None) -> dict[str, Any]:
         """Keyword arguments of the environment, for a task set ``"NAME:PATH"`` or the procedural tasks of a split."""
         procedural = {"suite": list(self.tasks), "difficulty": list(self.levels), "split": split}
+        budgets = {"view_pixels": self.view_tokens, "crop_pixels": self.crop_tokens}
         return {
             **({"tasks": tasks} if tasks else procedural),
+            **{name: tokens * TOKEN_PIXELS for name, tokens in budgets.items() if tokens is not None},
             "preset": self.preset,
             "crop_padding": self.crop_padding,
             "alpha": self.alpha,
@@ -101,6 +112,7 @@ def parser(description: str) -> Parser:
     _add_training(main.add_argument_group("warm start"), main.add_argument_group("reinforcement learning"))
     _add_reward(main.add_argument_group("reward (arXiv 2505.15966, section 4)"))
     _add_machine(main.add_argument_group("evaluation and machine"))
+    _add_memory(main.add_argument_group("memory"))
     return main
 
 
@@ -249,6 +261,7 @@ def _add_training(warm: Group, rl: Group) -> None:
         "vLLM server, see docs/scaling.md (%(default)s)",
     )
     add("--kl", type=float, help=f"weight of the divergence from the policy at the start ({by_recipe('kl')})")
+    add("--rl-freeze-vision", action="store_true", help="do not train the vision tower in this stage")
 
 
 def _add_reward(group: Group) -> None:
@@ -292,15 +305,51 @@ def _add_machine(group: Group) -> None:
         default=20,
         help="optimizer steps between checkpoints: what a kill can cost (%(default)s)",
     )
+
+
+def _add_memory(group: Group) -> None:
+    add = group.add_argument
+    add("--plan", action="store_true", help="print steps, tokens, memory and time, as far as known, and do nothing")
+    add(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="what a run may take, in 10^9 bytes; one that would take more is refused (all that the GPU, or else the "
+        "machine, has)",
+    )
     add("--gradient-checkpointing", action="store_true", help="save memory, spend time")
+    add(
+        "--lora",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="train adapters of this rank on the linear layers, those of the vision tower too unless it is frozen, in "
+        "both stages, and merge them at the end of each; wants about ten times the learning rates (0: train all)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="what is computed with, and kept of weights that are not trained; trained ones have 32 bits, so without "
+        "--lora this saves activations, not weights (bfloat16 on a GPU, else float32)",
+    )
+    add(
+        "--batch-tokens",
+        type=int,
+        metavar="N",
+        help="fill forward passes of training up to N tokens, padding included, in place of --batch-size and "
+        "--rl-batch-size; the examples of an optimizer step stay",
+    )
+    for name, what in (("view", "first view of an image, or of all first frames"), ("crop", "crop or selected frame")):
+        add(f"--{name}-tokens", type=int, metavar="N", help=f"most tokens of a {what} (those of the preset)")
 
 
 AT_LEAST_ONE = (
     "demonstrations", "epochs", "batch_size", "accumulation", "rl_steps", "prompts", "group_size", "updates",
     "rl_batch_size",
     "test_tasks", "batch_episodes", "max_new_tokens", "max_completion_tokens", "save_steps",
+    "batch_tokens", "view_tokens", "crop_tokens",
 )  # fmt: skip
-ABOVE_ZERO = ("learning_rate", "rl_learning_rate", "temperature")
+ABOVE_ZERO = ("learning_rate", "rl_learning_rate", "temperature", "memory")
 
 
 def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
@@ -311,7 +360,7 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     """
     arguments = vars(parser(description).parse_args(argv))
     out, resume, recipe = arguments.pop("out"), arguments.pop("resume"), arguments.pop("recipe")
-    arguments.pop("show")  # asked for by the caller
+    del arguments["show"], arguments["plan"]  # asked for by the caller
     if arguments["sft_data"] and arguments["crop_padding"] is None:
         arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
     settings = _settings(complete(arguments, recipe))
@@ -332,10 +381,10 @@ def _settings(values: dict[str, Any]) -> Settings:
 def _check(settings: Settings) -> None:
     for name in (*AT_LEAST_ONE, *ABOVE_ZERO):
         value, whole = getattr(settings, name), name in AT_LEAST_ONE
-        if value < 1 if whole else not value > 0:
+        if value is not None and (value < 1 if whole else not value > 0):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"expected {option} {'of at least 1' if whole else 'above 0'}, got {value}")
-    for name in ("crop_padding", "alpha", "beta", "threshold", "limit", "seed", "kl"):
+    for name in ("crop_padding", "alpha", "beta", "threshold", "limit", "seed", "kl", "lora"):
         if not getattr(settings, name) >= 0:
             raise UsageError(f"expected --{name.replace('_', '-')} of at least 0, got {getattr(settings, name)}")
     if settings.crop_padding > 1:

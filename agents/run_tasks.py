@@ -8,7 +8,14 @@ from pixel_env.tasks.message_lists import FORMAT, MARGIN
 from pixel_env.tasks.sources import DamagedMedia
 from pixel_env.trajectory import Trajectory, load_jsonl
 
-VIEWS: dict[str, Any] = {"preset": "standard", "crop_padding": 0.0, "coordinates": "pixel", "max_turns": 5}
+VIEWS: dict[str, Any] = {
+    "preset": "standard",
+    "view_pixels": None,
+    "crop_pixels": None,
+    "crop_padding": 0.0,
+    "coordinates": "pixel",
+    "max_turns": 5,
+}
 """What demonstrations and the tasks of a run have to be shown with alike, and the defaults."""
 
 LOOKED_AT = 200

@@ -23,6 +23,8 @@ from trl import SFTConfig, SFTTrainer
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder, Tokens, patchify
 from agents.rl_config import checkpointing
+from agents.token_passes import check_one_process, pass_by_pass, token_passes
+from agents.weights import compute_dtype, trained_part
 from pixel_env.env import Observation
 from pixel_env.trajectory import Trajectory
 
@@ -166,16 +168,59 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
 class WarmStartTrainer(SFTTrainer):
     """`SFTTrainer` over `Examples`: its data set holds their indices, its collator looks them up."""
 
-    def __init__(self, model: Any, examples: Examples, encoder: ChatEncoder, args: SFTConfig, **kwargs: Any) -> None:
-        self._lengths = examples.lengths
+    def __init__(
+        self,
+        model: Any,
+        examples: Examples,
+        encoder: ChatEncoder,
+        args: SFTConfig,
+        batch_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare training.
+
+        Args:
+            model: A Qwen2.5-VL, or adapters on one.
+            examples: What to train on.
+            encoder: The chat template.
+            args: How; its batches are forward passes, or whole optimizer steps if `batch_tokens` is given.
+            batch_tokens: Most tokens of a forward pass.
+            **kwargs: `callbacks` for the trainer.
+        """
+        self._lengths, self._encoder, self._batch_tokens = examples.lengths, encoder, batch_tokens
         super().__init__(
             model,
             args=args,
             train_dataset=Dataset.from_dict({"index": list(range(len(examples)))}),
-            data_collator=lambda rows: collate([examples[row["index"]] for row in rows], encoder),
+            data_collator=lambda rows: self._batch([examples[row["index"]] for row in rows]),
             processing_class=encoder.processor,
             **kwargs,
         )
+
+    def _batch(self, examples: list[Tokens]) -> dict[str, Any]:
+        """A padded batch; of a whole step the examples, of which one pass at a time gets its padding and patches."""
+        return {"step": examples} if self._batch_tokens else collate(examples, self._encoder)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if not self._batch_tokens:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return torch.tensor(sum(sum(example.loss[1:]) for batch in batch_samples for example in batch["step"]))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """TRL's; of a whole step pass by pass."""
+        compute_loss = super().compute_loss
+        if not self._batch_tokens:
+            return compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        examples: list[Tokens] = inputs["step"]
+
+        def loss_of(rows: list[int]) -> torch.Tensor:
+            batch = self._prepare_inputs(collate([examples[row] for row in rows], self._encoder))
+            return compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
+
+        passes = token_passes([[len(example.ids)] for example in examples], self._batch_tokens)
+        return pass_by_pass(loss_of, passes, self.accelerator.backward)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -225,7 +270,10 @@ def warm_start(
     learning_rate: float = 3e-4,
     batch_size: int = 16,
     accumulation: int = 1,
+    batch_tokens: int | None = None,
     train_vision: bool = True,
+    lora: int = 0,
+    dtype: str | None = None,
     gradient_checkpointing: bool = False,
     save_steps: int = 50,
     seed: int = 0,
@@ -245,7 +293,11 @@ def warm_start(
         learning_rate: peak of a cosine with 10% warm-up, as in the paper (which takes 1e-6 for 7B).
         batch_size: trajectories a forward pass.
         accumulation: forward passes an optimizer step.
+        batch_tokens: most tokens of a forward pass, padding included; the `batch_size` times `accumulation`
+            trajectories of a step are then spread over as many passes as it takes.
         train_vision: whether the vision tower learns too; the release freezes it here.
+        lora: rank of adapters, merged in the end and saved in `out`/adapter; 0 trains the weights themselves.
+        dtype: what is computed with, "float32" or "bfloat16"; see `agents.weights`.
         gradient_checkpointing: saves memory, costs time.
         save_steps: optimizer steps between checkpoints; the last two are kept.
         seed: of the order of examples.
@@ -256,19 +308,20 @@ def warm_start(
     """
     encoder = ChatEncoder(processor)
     examples = Examples(encoder, trajectories, env, progress=progress)
-    model.model.visual.requires_grad_(train_vision)
+    if batch_tokens:
+        check_one_process()
     on_gpu = torch.cuda.is_available()
     steps = epochs * math.ceil(len(examples) / (batch_size * accumulation))
     args = SFTConfig(
         output_dir=str(out),
         num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=batch_size * accumulation if batch_tokens else batch_size,
+        gradient_accumulation_steps=1 if batch_tokens else accumulation,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(0.1 * steps),
         **checkpointing(gradient_checkpointing),
-        bf16=on_gpu,
+        bf16=compute_dtype(dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         max_length=None,  # truncation could cut through the tokens of an image
         remove_unused_columns=False,
@@ -282,8 +335,10 @@ def warm_start(
         seed=seed,
     )
     bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
-    trainer = WarmStartTrainer(model, examples, encoder, args, callbacks=[*bar, *callbacks, MarkComplete()])
-    trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(out) if resume else None
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model.model.visual.requires_grad_(True)
+    with trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
+        trainer = WarmStartTrainer(
+            trained, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

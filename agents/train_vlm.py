@@ -3,7 +3,8 @@
     python agents/train_vlm.py                       # the micro model that is shipped, on two cores
     python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
     python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing
-    python agents/train_vlm.py --recipe paper --show        # every value of the recipe
+    python agents/train_vlm.py --recipe paper --show        # every value of the recipe; --plan: steps, memory, time
+    python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing --lora 64
     python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
 
 Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
@@ -26,6 +27,7 @@ from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
 from pixel_env.command_line import UsageError, ending
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
+    import torch
     from transformers import TrainerCallback
 
     from agents.grpo import RLConfig
@@ -62,6 +64,20 @@ class Run:
         resolved = {"settings": dataclasses.asdict(s), "rl": rl, "environment": ENV_ID, "train": self._train_kwargs()}
         return resolved | _machine()
 
+    def plan(self) -> str:
+        """Say what the run would do, and what that takes."""
+        from agents import memory
+        from agents.plan import plan
+
+        device = _machine()["machine"]["device"]
+        return plan(memory.Estimate(memory.read_config(self.settings.model)), self.settings, self.out.parent, device)
+
+    def check_memory(self) -> None:
+        """Raise UsageError if the run cannot fit."""
+        from agents import memory
+
+        memory.check(memory.Estimate(memory.read_config(self.settings.model)), self.settings)
+
     def execute(self) -> None:
         """Evaluate, train and evaluate; then write the report."""
         model, names = self.settings.model, ("base", *self.settings.stages)
@@ -75,11 +91,12 @@ class Run:
     def train(self, stage: str, start: str) -> str:
         """Train a stage from the weights in `start`; returns the folder of the new ones."""
         from agents import micro
+        from agents.weights import stored_dtype
 
         finished = self.out / stage / "model"
         if finished.is_dir():
             return str(finished)
-        model, processor = self.load(start)
+        model, processor = self.load(start, stored_dtype(self.settings.dtype, self.settings.lora))
         begun = time.perf_counter()
         (self._warm_start if stage == "warm_start" else self._reinforce)(model, processor)
         part = finished.with_suffix(".part")
@@ -88,14 +105,14 @@ class Run:
         print(f"{stage}: {time.perf_counter() - begun:.0f} s, weights in {finished}")
         return str(finished)
 
-    def load(self, path: str) -> tuple[Any, Any]:
-        """Load weights (32 bits; a GPU computes in 16) and processor."""
+    def load(self, path: str, dtype: "torch.dtype") -> tuple[Any, Any]:
+        """Load weights and processor."""
         import torch
 
         from agents import micro
 
         try:
-            model, processor = micro.load_model(path), micro.load_processor(path)
+            model, processor = micro.load_model(path, dtype), micro.load_processor(path)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot load {path}: {str(error).splitlines()[0]}") from None
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
@@ -117,7 +134,10 @@ class Run:
             learning_rate=s.learning_rate,
             batch_size=s.batch_size,
             accumulation=s.accumulation,
+            batch_tokens=s.batch_tokens,
             train_vision=not s.freeze_vision,
+            lora=s.lora,
+            dtype=s.dtype,
             gradient_checkpointing=s.gradient_checkpointing,
             save_steps=s.save_steps,
             seed=s.seed,
@@ -199,6 +219,10 @@ class Run:
             max_new_tokens=s.max_new_tokens,
             max_completion_tokens=s.max_completion_tokens,
             batch_size=s.rl_batch_size,
+            batch_tokens=s.batch_tokens,
+            train_vision=not s.rl_freeze_vision,
+            lora=s.lora,
+            dtype=s.dtype,
             gradient_checkpointing=s.gradient_checkpointing,
             save_steps=s.save_steps,
             seed=s.seed,
@@ -214,6 +238,7 @@ class Run:
         from tqdm import tqdm
 
         from agents.vlm_policy import rollout_vlm
+        from agents.weights import compute_dtype
         from pixel_env.trajectory import load_jsonl, save_jsonl
 
         s, finished = self.settings, self.out / "trajectories" / f"{name}.jsonl"
@@ -221,7 +246,7 @@ class Run:
             return load_jsonl(finished)
         begun = finished.with_suffix(".part")
         done = load_jsonl(begun) if begun.exists() else []
-        model, processor = self.load(path)
+        model, processor = self.load(path, compute_dtype(s.dtype))
         procedural = [(None, index) for index in range(s.test_tasks * len(s.tasks))]  # suites take turns in the set
         plan = evaluation_plan(s.test_data, s.test_tasks) or procedural
         with tqdm(total=len(plan), initial=len(done), desc=f"evaluate {name.replace('_', ' ')}", unit="episode") as bar:
@@ -313,6 +338,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--show" in argv:
             print(json.dumps(run.resolved(), indent=2))
             return 0
+        if "--plan" in argv:
+            print(run.plan())
+            return 0
+        if not resumed:
+            run.check_memory()
         run.prepare()
         print(f"{'continuing' if resumed else 'starting'} {out}")
         _quieten()

@@ -214,9 +214,9 @@ def test_a_cut_rollout_is_a_failure_whose_loss_is_a_choice(
 # --- the trainer's numbers ------------------------------------------------------------------------------------------
 
 
-def scripted_inputs(tmp_path: Path, config: RLConfig) -> tuple[CuriosityGRPOTrainer, dict[str, Any]]:
+def scripted_inputs(tmp_path: Path, config: RLConfig, model: Any = None) -> tuple[CuriosityGRPOTrainer, dict[str, Any]]:
     """A trainer, and its inputs for ragged rollouts of 0 to 16 images."""
-    trainer = trainer_of(tmp_path, config)
+    trainer = trainer_of(tmp_path, config, model)
     scripts = [[], [1], [2, 0, 1], [0, 0], [16], [1, 1, 3], [4], [0, 8]]
     episodes = [tiny_vlm.Scripted(ENV, row // 4, script) for row, script in enumerate(scripts)]
     for episode in episodes:
