@@ -64,7 +64,7 @@ measures its base (issue 37 of its repository).
 """
 
 RECIPE = (
-    "--levels", "0", "1", "2", "--demonstrations", "800", "--rl-steps", "40", "--scale-rewards", "group",
+    "--levels", "0", "1", "2", "--demonstrations", "800", "--rl-steps", "80", "--scale-rewards", "group",
 )  # fmt: skip
 """Options of every cell, before those given: what makes the starting point that of the paper, see `ROWS`.
 
