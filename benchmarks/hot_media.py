@@ -39,7 +39,7 @@ class Scale:
     )  # fmt: skip
     video: tuple[int, int, int] = (1920, 1080, 1800)
     intervals: tuple[tuple[int, float], ...] = ((30, 4.0), (250, 1.0))
-    repeats: int = 12
+    repeats: int = 6
     steps: int = 200
     num_envs: tuple[int, ...] = (2, 8)
     characters: int = 10**6
