@@ -20,6 +20,7 @@ class Row:
         options: Further words of its command line.
         start: The row whose weights it starts from; "": those of the base.
         seeds: "all" that are asked for, the "few" of the other rows, or "one", where nothing is drawn at random.
+        times: Its demonstrations, as a multiple of those of the other rows.
         paper: Its name in `benchmarks.table1.QUOTED`; "" if the paper does not have it.
     """
 
@@ -29,11 +30,12 @@ class Row:
     start: str = ""
     seeds: Literal["all", "few", "one"] = "few"
     paper: str = ""
+    times: int = 1
 
 
 ROWS: dict[str, Row] = {
     "base": Row("base", seeds="one"),
-    "instructed": Row("instructed base", ("warm_start",), ("--textual-share", "1", "--epochs", "2"), seeds="all"),
+    "instructed": Row("instructed base", ("warm_start",), ("--textual-share", "1"), seeds="all", times=4),
     "warm_start": Row("warm start only", ("warm_start",), (), "instructed", seeds="all", paper="warm start, no RL"),
     "full": Row("full", ("rl",), start="warm_start", seeds="all", paper="Pixel-Reasoner-7B"),
     "no_curiosity": Row(
@@ -63,9 +65,7 @@ the base. The last two play the same tasks with the same weights while no operat
 measures its base (issue 37 of its repository).
 """
 
-RECIPE = (
-    "--levels", "0", "1", "2", "--demonstrations", "800", "--rl-steps", "80", "--scale-rewards", "group",
-)  # fmt: skip
+RECIPE = ("--levels", "0", "1", "2", "--rl-steps", "80", "--scale-rewards", "group")
 """Options of every cell, before those given: what makes the starting point that of the paper, see `ROWS`.
 
 With level 0 no question tells whether a look is needed; the warm start is short, so that operations still fail and
@@ -123,15 +123,16 @@ class Cell:
         Args:
             out: Folder of all cells.
             model: The base.
-            options: Passed through.
+            options: Passed through, with the value of `--demonstrations` among them, which a row may have multiplied.
         """
         folder, row = self.folder(out), ROWS[self.row]
         if (folder / "config.json").exists():
             return ["--resume", "--out", str(folder)]
         start = str(self.needs.weights(out)) if self.needs else model
+        demonstrations = row.times * int(options[options.index("--demonstrations") + 1])
         return [
             *("--model", start, "--stages", *row.stages, "--seed", str(self.seed), "--evaluate", "last"),
-            *(*options, *row.options, "--out", str(folder)),
+            *(*options, *row.options, "--demonstrations", str(demonstrations), "--out", str(folder)),
         ]
 
 

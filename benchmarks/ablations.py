@@ -71,6 +71,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
     add("--seeds", type=int, default=5, help="seeds of warm start, full recipe and no curiosity (%(default)s)")
     add("--other-seeds", type=int, default=3, help="seeds of the other rows (%(default)s)")
     add("--test-tasks", type=int, default=500, help="test tasks a suite (%(default)s)")
+    add("--demonstrations", type=int, default=800, help="of a warm start; see ROWS for the others (%(default)s)")
     add("--model", default=run_settings.parser("").get_default("model"), help="the base (%(default)s)")
     add("--jobs", type=int, default=1, help="cells at a time, which share the cores (%(default)s)")
     add("--out", type=Path, default=Path("runs/ablations"), help="folder of everything (%(default)s)")
@@ -85,7 +86,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
     if taken := [word for word in more if word.partition("=")[0] in OWNED]:
         raise UsageError(f"{' '.join(taken)} tells the cells apart and cannot be given to all of them")
     listed = tuple(cells(arguments.seeds, arguments.other_seeds, arguments.rows))
-    options = (*RECIPE, "--test-tasks", str(arguments.test_tasks), *more)
+    counts = ("--demonstrations", str(arguments.demonstrations), "--test-tasks", str(arguments.test_tasks))
+    options = (*RECIPE, *counts, *more)
     plan = Plan(arguments.out, listed, arguments.model, options, arguments.jobs)
     plan.check()
     return plan, arguments

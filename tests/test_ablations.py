@@ -78,16 +78,16 @@ def test_the_cells() -> None:
 
 def test_commands_of_cells(tmp_path: Path) -> None:
     first, warm, full = Cell("instructed", 3), Cell("warm_start", 3), Cell("full", 3)
-    options = ["--rl-steps", "9"]
+    options = ["--demonstrations", "10"]
     assert first.arguments(tmp_path, "base", options) == [
         "--model", "base", "--stages", "warm_start", "--seed", "3", "--evaluate", "last", *options,
-        "--textual-share", "1", "--epochs", "2", "--out", str(tmp_path / "instructed" / "seed-3"),
+        "--textual-share", "1", "--demonstrations", "40", "--out", str(tmp_path / "instructed" / "seed-3"),
     ]  # fmt: skip
     start = str(tmp_path / "instructed" / "seed-3" / "warm_start" / "model")
     assert warm.arguments(tmp_path, "base", options)[:4] == ["--model", start, "--stages", "warm_start"]
     start = str(tmp_path / "warm_start" / "seed-3" / "warm_start" / "model")
     assert full.arguments(tmp_path, "base", options)[:4] == ["--model", start, "--stages", "rl"]
-    without = Cell("full_no_operations", 3).arguments(tmp_path, "base", [])
+    without = Cell("full_no_operations", 3).arguments(tmp_path, "base", options)
     assert without[1] == str(tmp_path / "full" / "seed-3" / "rl" / "model") and without[2:4] == ["--stages", "--seed"]
     assert (warm.state(tmp_path), Cell("no_corrections", 0).weights(tmp_path).parent.name) == ("missing", "rl")
     warm.folder(tmp_path).mkdir(parents=True)
@@ -138,7 +138,10 @@ def test_the_report_of_folders_made_by_hand(
     assert "no_warm_start seed 0" in written["missing"] and len(written["missing"]) == 7
     assert rows["full"]["outcomes"]["all"]["no_look"] > 0 and rows["full"]["rapr"]["all"]["mean"] == 0
     assert written["seconds"]["full"] == {"0": {"rl": 60}, "1": {"rl": 60}}
-    assert written["options"] == [*RECIPE, "--test-tasks", "500"] and written["model"] == "micro_base"
+    assert (
+        written["options"] == [*RECIPE, "--demonstrations", "800", "--test-tasks", "500"]
+        and written["model"] == "micro_base"
+    )
     text = (tmp_path / "ablations.md").read_text()
     assert (
         "ahead in 6 of 8 cells" in text
