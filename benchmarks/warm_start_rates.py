@@ -31,6 +31,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from agents import micro, run_settings
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import demonstrations
+from agents.rl_config import checkpointing
 from agents.sft import Examples, observations, warm_start
 from benchmarks.duel import quartiles
 from benchmarks.provenance import RESULTS, provenance
@@ -64,7 +65,7 @@ def messages(trajectory: Trajectory, env: gym.Env[Any, str]) -> list[dict[str, A
     return told
 
 
-def by_trl(folder: str, told: Sequence[list[dict[str, Any]]], batch_size: int, checkpointing: bool) -> float:
+def by_trl(folder: str, told: Sequence[list[dict[str, Any]]], batch_size: int, checkpointed: bool) -> float:
     """Seconds of an epoch of `SFTTrainer` with its own collator and sampler, in float32."""
     rows = Dataset.from_dict({"index": list(range(len(told)))}).with_transform(
         lambda batch: {"messages": [told[index] for index in batch["index"]], "images": [[] for _ in batch["index"]]}
@@ -76,7 +77,7 @@ def by_trl(folder: str, told: Sequence[list[dict[str, Any]]], batch_size: int, c
             num_train_epochs=1,
             per_device_train_batch_size=batch_size,
             learning_rate=LEARNING_RATE,
-            gradient_checkpointing=checkpointing,
+            **checkpointing(checkpointed),
             bf16=False,
             use_cpu=not torch.cuda.is_available(),
             max_length=None,
@@ -141,8 +142,8 @@ def compare(folder: str, count: int, batch_size: int, repeats: int) -> dict[str,
     seconds: dict[str, list[float]] = {"ours": [], "trl": [], "trl_without_checkpointing": []}
     for _ in tqdm(range(repeats + 1), unit="round"):
         seconds["ours"].append(by_us(folder, played, batch_size))
-        seconds["trl"].append(by_trl(folder, told, batch_size, checkpointing=True))
-        seconds["trl_without_checkpointing"].append(by_trl(folder, told, batch_size, checkpointing=False))
+        seconds["trl"].append(by_trl(folder, told, batch_size, checkpointed=True))
+        seconds["trl_without_checkpointing"].append(by_trl(folder, told, batch_size, checkpointed=False))
     counted = {name: spent[1:] for name, spent in seconds.items()}
     return {
         "examples": count,
