@@ -7,12 +7,14 @@ beside the others.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from agents.conversation import ChatEncoder, Tokens
 from agents.decoder import Decoder
 from agents.transcript import Budget, Sample, Transcript, transcripts
-from pixel_env.rollout import Episode
+from pixel_env.policies import Streams
+from pixel_env.rollout import Conversation, Episode
 
 NEVER = -1e4
 """Logit bias of a forbidden token: probability exactly 0, but finite, so that masked positions stay finite."""
@@ -42,7 +44,8 @@ class Engine:
         max_new_tokens: Most tokens of one turn; a longer turn is closed and played as it stands.
         max_completion_tokens: Most tokens behind the prompt, those of the environment included.
         temperature: 0 takes the likeliest token; log-probabilities are then those of temperature 1.
-        seed: Seed of the sampling.
+        seed: Of the sampling. Each turn draws from a stream of its own, given by this seed, that of the episode's reset
+            and the number of the turn, not by who shares the batch. So the episodes of a group need different seeds.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Engine:
     ) -> None:
         self.model, self.encoder, self.temperature = model, encoder, temperature
         self.budget = Budget(max_new_tokens, max_completion_tokens)
-        self.generator = torch.Generator(model.device).manual_seed(seed)
+        self._streams = Streams(seed)
         restrict_vocabulary(model, encoder)
 
     @torch.no_grad()
@@ -74,25 +77,36 @@ class Engine:
         live = [rows for group in begun if (rows := [row for row in group if not row.over])]
         if live:
             records = [row for rows in live for row in rows]
-            _Run(self, [rows[0].prompt for rows in live], list(map(len, live)), records).play()
+            conversations = [row.conversation for row in records]
+            _Run(self, [rows[0].prompt for rows in live], list(map(len, live)), conversations, records).play()
         return [row.sample() for group in begun for row in group]
 
     @torch.no_grad()
-    def complete(self, prompts: Sequence[Tokens]) -> list[list[int]]:
-        """The next turn of each conversation, without its ``<|im_end|>``."""
-        run = _Run(self, prompts, [1] * len(prompts))
+    def complete(self, prompts: Sequence[Tokens], conversations: Sequence[Conversation]) -> list[list[int]]:
+        """The next turn of each conversation, without its ``<|im_end|>``; `prompts` are what is read of them."""
+        run = _Run(self, prompts, [1] * len(prompts), conversations)
         while run.active.any():
             run.step()
         turns = [run.turn(row)[0] for row in range(len(prompts))]
         return [ids[: len(ids) - (ids[-1] == self.encoder.end)] for ids in turns]
 
-    def draw(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (N,) and their log-probabilities (N,) from logits (N, V)."""
+    def chances(self, conversations: Sequence[Conversation]) -> torch.Tensor:
+        """Numbers (N, max_new_tokens) from 0 up to 1, float64, that decide the next turns of N conversations."""
+        drawn = [self._streams.of(conversation).random(self.budget.max_new_tokens) for conversation in conversations]
+        return torch.from_numpy(np.stack(drawn)).to(self.model.device)
+
+    def draw(self, logits: torch.Tensor, chances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (N,) and their log-probabilities (N,) from logits (N, V) and a number from 0 up to 1 for each (N,).
+
+        A token is where the sum of the probabilities passes its number. In 64 bits a number below 1 times the whole sum
+        stays below it, so a token of probability 0 is never drawn.
+        """
         logps = (logits.float() / (self.temperature or 1.0)).log_softmax(-1)
         if self.temperature == 0:
             tokens = logps.argmax(-1)
         else:
-            tokens = torch.multinomial(logps.exp(), 1, generator=self.generator)[:, 0]
+            sums = logps.exp().cumsum(-1, dtype=torch.float64)
+            tokens = torch.searchsorted(sums, chances[:, None] * sums[:, -1:], right=True)[:, 0]
         return tokens, logps.gather(1, tokens[:, None])[:, 0]
 
 
@@ -102,18 +116,25 @@ class _Run:
     Attributes:
         ids: (N, max_completion_tokens) what the policy wrote, at its place behind the prompt.
         logps: (N, max_completion_tokens) its log-probabilities.
+        chances: (N, max_new_tokens) what decides the tokens of the newest turn.
         turn_start: (N,) where the newest turn begins.
         length: (N,) where it ends.
         active: (live rows,) whose turn goes on.
     """
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[Tokens], sizes: Sequence[int], records: Sequence[Transcript] = ()
+        self,
+        engine: Engine,
+        prompts: Sequence[Tokens],
+        sizes: Sequence[int],
+        conversations: Sequence[Conversation],
+        records: Sequence[Transcript] = (),
     ) -> None:
         self.engine, self.encoder, self.records = engine, engine.encoder, records
         rows, room, device = sum(sizes), engine.budget.max_completion_tokens, engine.model.device
         self.ids = torch.zeros(rows, room, dtype=torch.long, device=device)
         self.logps = torch.zeros(rows, room, device=device)
+        self.chances = engine.chances(conversations)
         self.length = torch.zeros(rows, dtype=torch.long, device=device)
         self.turn_start = torch.zeros_like(self.length)
         self.active = torch.ones(rows, dtype=torch.bool, device=device)
@@ -144,9 +165,9 @@ class _Run:
 
     def _choose(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
         """Draw the next token of live rows (R,) from logits (R, V) and see who has finished the turn."""
-        tokens, logps = self.engine.draw(logits)
         records = self.index[rows]
         at = self.length[records]
+        tokens, logps = self.engine.draw(logits, self.chances[records, at - self.turn_start[records]])
         self.ids[records, at], self.logps[records, at] = tokens, logps
         self.length[records] = at + 1
         over = at + 1 - self.turn_start[records] >= self.engine.budget.max_new_tokens
@@ -166,6 +187,8 @@ class _Run:
         pieces = [reply for reply in replies.values() if reply]
         if pieces:
             rows = (~self.active).nonzero()[:, 0]
+            records = self.index[rows]
+            self.chances[records] = self.engine.chances([self.records[k].conversation for k in records.tolist()])
             self._choose(rows, self.decoder.extend(rows, pieces))
 
     def _play(self, record: int) -> Tokens | None:

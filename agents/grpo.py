@@ -97,6 +97,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             max_new_tokens=config.max_new_tokens,
             max_completion_tokens=config.max_completion_tokens,
             temperature=config.temperature,
+            seed=config.seed,
         )
         self._player: Engine | TurnByTurn = self._engine
         if config.rollouts != "engine":
@@ -112,12 +113,11 @@ class CuriosityGRPOTrainer(GRPOTrainer):
     def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
         """Play the tasks (contiguous in groups, which may straddle processes) instead of completing prompts."""
         begun = time.perf_counter()
-        process = self.accelerator.process_index
-        rng = np.random.default_rng([self._config.seed, self.state.global_step, process])
-        self._engine.generator.manual_seed(int(rng.integers(2**62)))
+        rng = np.random.default_rng([self._config.seed, self.state.global_step])
+        seeds = rng.integers(2**31, size=(self.accelerator.num_processes, len(prompts)))[self.accelerator.process_index]
         self._episodes += [self._make() for _ in range(len(prompts) - len(self._episodes))]
-        for episode, prompt in zip(self._episodes, prompts, strict=False):
-            episode.reset(int(prompt), int(rng.integers(2**31)))
+        for episode, prompt, seed in zip(self._episodes, prompts, seeds.tolist(), strict=False):
+            episode.reset(int(prompt), seed)
         groups = [[self._episodes[row] for row in rows] for rows in _runs(prompts)]
         with self.accelerator.autocast():
             self._samples = self._player.rollout(groups)

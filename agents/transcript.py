@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.conversation import ChatEncoder, Tokens
-from pixel_env.rollout import Episode
+from pixel_env.rollout import Conversation, Episode
 from pixel_env.trajectory import Trajectory
 
 
@@ -84,6 +84,11 @@ class Transcript:
     def __len__(self) -> int:
         """Number of tokens behind the prompt."""
         return len(self.completion.ids)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What has been said and shown so far."""
+        return self._episode.conversation
 
     @property
     def room(self) -> int:

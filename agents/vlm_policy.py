@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from tqdm import tqdm
 
 from agents.conversation import ChatEncoder, Tokens
@@ -62,8 +61,9 @@ class VLMPolicy:
         """Write the next turn of every conversation."""
         turns: list[str] = []
         for start in range(0, len(conversations), self.batch_size):
-            prompts = [read(self.encoder, c) for c in conversations[start : start + self.batch_size]]
-            turns += [self.encoder.tokenizer.decode(ids) for ids in self.engine.complete(prompts)]
+            batch = conversations[start : start + self.batch_size]
+            prompts = [read(self.encoder, conversation) for conversation in batch]
+            turns += [self.encoder.tokenizer.decode(ids) for ids in self.engine.complete(prompts, batch)]
         return turns
 
 
@@ -148,8 +148,8 @@ def play_vlm(
 ) -> None:
     """Play the episodes of a plan, a batch at a time, and hand them over in order when their batch is over.
 
-    A batch draws from a stream of its own, which the seeds of the engine and of its first episode decide: played in
-    another process or after a stop, the same batch gives the same episodes.
+    A turn draws from a stream of its own, so another batch changes an episode only where the last digits of its logits
+    decide (`Engine`). Played in another process or after a stop, the same batch gives the same episodes.
 
     Args:
         engine: Plays them. Neighbours of the same task share the computation of their prompt.
@@ -161,14 +161,11 @@ def play_vlm(
         **env_kwargs: For `gymnasium.make`.
     """
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
-    stream = engine.generator.initial_seed()
     with tqdm(total=len(planned), desc="rollout", unit="episode", disable=not progress) as bar:
         for start in range(0, len(planned), batch_size):
             batch = list(zip(planned[start : start + batch_size], episodes, strict=False))
             for one, episode in batch:
                 episode.reset(one.task, one.seed)
-            rng = np.random.default_rng([stream, planned[start].seed])
-            engine.generator.manual_seed(int(rng.integers(2**62)))
             engine.rollout([[e for _, e in group] for _, group in groupby(batch, lambda pair: pair[0].task)])
             for index, (_, episode) in enumerate(batch, start):
                 keep(index, episode)

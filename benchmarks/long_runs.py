@@ -1,8 +1,8 @@
 """Whether anything grows: 100,000 episodes and 10,000 videos, each in one process.
 
-    python benchmarks/long_runs.py                        # about a quarter of an hour on an idle core
+    python benchmarks/long_runs.py                        # about half an hour on an idle core
 
-A hundred times along each series, memory (resident, with the processes that it started), open descriptors, threads and
+Every 500th part of each series, memory (resident, with the processes that it started), open descriptors, threads and
 seconds of the processor are noted. Episodes are of level 1 and the small preset. Each video is a small file of its own
 that was not there before, read by one of the readers, in a thread or in a process.
 
@@ -14,12 +14,15 @@ counted by seconds of the processor, of which other programs take none, though t
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +46,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PACKAGES = ("pixel-env", "gymnasium", "numpy", "pillow", "av", "decord", "psutil")
-SAMPLES = 100
+SAMPLES = 500
+FEWEST = 32
+"""Looks that a verdict takes."""
 FLAT = 0.02
 """Share of the memory after the warm-up by which it may grow."""
 STEADY = 0.9
@@ -185,9 +190,13 @@ SERIES = {
 }
 
 
-def follow(name: str, count: int) -> Course:
-    """Do `count` items of a series in this process, and look a hundred times on the way."""
-    course, every = Course(), max(1, count // SAMPLES)
+class Late(Exception):
+    """The time of a series is over."""
+
+
+def follow(name: str, count: int, seconds: float) -> Course:
+    """Do up to `count` items of a series in this process, as many as the seconds allow, and look on the way."""
+    course, every, end = Course(), max(1, count // SAMPLES), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder, tqdm(total=count, desc=name, unit=SERIES[name].unit) as bar:
         tempfile.tempdir = folder
 
@@ -195,10 +204,13 @@ def follow(name: str, count: int) -> Course:
             bar.update()
             if bar.n % every == 0:
                 course.note(int(bar.n))
+            if time.monotonic() > end:
+                raise Late
 
         course.note(0)
-        SERIES[name].run(count, done)
-        course.note(count)  # with everything closed
+        with suppress(Late):
+            SERIES[name].run(count, done)
+        course.note(int(bar.n))  # with everything closed
         course.files = len(list(Path(folder).rglob("*")))
         tempfile.tempdir = None
     return course
@@ -289,6 +301,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", nargs="+", default=list(SERIES), choices=SERIES, help="which to run (default: all)")
     parser.add_argument("--share", type=float, default=1.0, help="share of the items to do (default 1: all)")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end each series after so long, with what is done"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "long_runs.json", help="JSON file; the PNG lies beside")
     arguments = parser.parse_args()
     if not 0 < arguments.share <= 1:
@@ -298,10 +313,14 @@ def main() -> None:
     for name in arguments.series:
         count = max(SAMPLES, round(arguments.share * SERIES[name].count))
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            course = pool.submit(follow, name, count).result()
-        said = {"done": count, "commit": about["commit"], "date": about["date"]} | verdict(course)
+            course = pool.submit(follow, name, count, 60 * arguments.minutes).result()
+        if len(course.items) < FEWEST:
+            sys.exit(
+                f"{name}: expected at least {FEWEST} looks to judge it by, got {len(course.items)}; give it more time"
+            )
+        head = {"done": course.items[-1], "of": count, "commit": about["commit"], "date": about["date"]}
         kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"results": {}, "courses": {}}
-        results, courses = kept["results"] | {name: said}, kept["courses"] | {name: asdict(course)}
+        results, courses = kept["results"] | {name: head | verdict(course)}, kept["courses"] | {name: asdict(course)}
         arguments.out.write_text(readable(about | {"results": results, "courses": courses}))
         draw({name: Course(**courses[name]) for name in SERIES if name in courses}, arguments.out.with_suffix(".png"))
     print(table({name: results[name] for name in SERIES if name in results}))

@@ -212,7 +212,7 @@ class ForcedEngine(Engine):
 
     wanted: torch.Tensor
 
-    def draw(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, logits: torch.Tensor, chances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The wanted tokens (N,) and their log-probabilities (N,)."""
         logps = (logits.float() / self.temperature).log_softmax(-1)
         return self.wanted, logps.gather(1, self.wanted[:, None])[:, 0]

@@ -23,7 +23,7 @@ MOST_FRAMES = 8  # in one call of select_frames
 DECIMALS = {"pixel": 0, "fraction": 4, "thousandth": 0}
 
 
-class _Streams:
+class Streams:
     """A random stream for each turn of each episode, so that a turn does not depend on what else is played, or where.
 
     Conversations without a seed share one stream.
@@ -44,7 +44,7 @@ class RandomPolicy:
 
     def __init__(self, seed: int = 0, coordinates: str = "pixel") -> None:
         """Draw boxes in the convention `coordinates`."""
-        self._streams = _Streams(seed)
+        self._streams = Streams(seed)
         self._coordinates = coordinates
 
     def act(self, conversations: Sequence[Conversation]) -> list[str]:
@@ -63,7 +63,7 @@ class DirectPolicy:
 
     def __init__(self, seed: int = 0) -> None:
         """Seed the guesses."""
-        self._streams = _Streams(seed)
+        self._streams = Streams(seed)
 
     def act(self, conversations: Sequence[Conversation]) -> list[str]:
         """Return one guess a conversation."""

@@ -28,7 +28,7 @@ def scripted_groups() -> list[list[tiny_vlm.Scripted]]:
     """Three groups of different size, prompt length and medium; 0 to 16 images a turn, 1 to 4 turns."""
     scripts = [[[], [1], [2, 0, 1], [0, 0]], [[16], [1, 1, 3], [4]], [[0, 8]]]
     return [
-        [tiny_vlm.Scripted(IDS[group % 2], group, script) for script in scripts_of_group]
+        [tiny_vlm.Scripted(IDS[group % 2], group, script, seed) for seed, script in enumerate(scripts_of_group)]
         for group, scripts_of_group in enumerate(scripts)
     ]
 
@@ -130,7 +130,7 @@ def test_the_environment_s_tokens_stand_where_it_said_them_and_carry_no_loss() -
 def test_special_tokens_are_never_drawn() -> None:
     model = tiny_vlm.model()
     engine = Engine(model, ENCODER, temperature=50.0, max_new_tokens=400, seed=3)
-    samples = engine.rollout([[tiny_vlm.Scripted(IDS[0], 0, []) for _ in range(8)]])
+    samples = engine.rollout([[tiny_vlm.Scripted(IDS[0], 0, [], seed) for seed in range(8)]])
     drawn = {i for s in samples for i, mine in zip(s.completion_ids, s.policy_mask, strict=True) if mine}
     specials = {i for i, token in PROCESSOR.tokenizer.added_tokens_decoder.items() if token.special}
     assert len(drawn) > 0.8 * len(PROCESSOR.tokenizer) and not drawn & (specials - {ENCODER.end})
@@ -169,12 +169,41 @@ def test_greedy_turns_are_those_of_generate_on_the_whole_conversation() -> None:
     assert checked == sum(len(episode.script) + 1 for group in scripted_groups() for episode in group)
 
 
-def test_a_rollout_does_not_depend_on_its_neighbours() -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_rollout_does_not_depend_on_its_neighbours(temperature: float) -> None:
+    """Sampled ones draw from a stream of their own; in 64 bits the sums of another batch turn no token."""
+    settings: dict[str, Any] = {"max_new_tokens": 10, "temperature": temperature, "seed": 5}
     model = tiny_vlm.talking_model(end_bias=2.0)
-    together = tiny_vlm.engine(model, max_new_tokens=10, temperature=0.0).rollout(scripted_groups())
-    alone = tiny_vlm.engine(model, max_new_tokens=10, temperature=0.0).rollout([[scripted_groups()[0][2]]])
-    assert alone[0].completion_ids == together[2].completion_ids
-    np.testing.assert_allclose(alone[0].logps, together[2].logps, atol=1e-4)
+    together = tiny_vlm.engine(model, **settings).rollout(scripted_groups())
+    alone = [tiny_vlm.engine(model, **settings).rollout([[e]])[0] for group in scripted_groups() for e in group]
+    turned = tiny_vlm.engine(model, **settings).rollout([group[::-1] for group in scripted_groups()[::-1]])[::-1]
+    for sample, other, again in zip(together, alone, turned, strict=True):
+        assert sample.completion_ids == other.completion_ids == again.completion_ids
+        np.testing.assert_allclose(sample.logps, other.logps, atol=1e-4)
+
+
+def test_seed_episode_and_turn_decide_what_is_drawn() -> None:
+    def drawn(seed: int, episode: int, script: list[int]) -> list[list[int]]:
+        engine = tiny_vlm.engine(tiny_vlm.talking_model(end_bias=-50.0), max_new_tokens=6, seed=seed)
+        [sample] = engine.rollout([[tiny_vlm.Scripted(IDS[0], 0, script, episode)]])
+        ids, mask = np.array(sample.completion_ids), np.array(sample.policy_mask, bool)
+        return ids[mask].reshape(-1, 6).tolist()
+
+    first, second = drawn(0, 0, [0])
+    assert first != second
+    assert drawn(0, 0, []) == [first] and drawn(1, 0, []) != [first] != drawn(0, 1, [])
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    engine = tiny_vlm.engine(tiny_vlm.model())
+    logits = torch.tensor([0.5, 0.0, 0.25, 0.125, 0.125, 0.0]).log()
+    evenly = (torch.arange(64, dtype=torch.float64)) / 64
+    tokens, logps = engine.draw(logits.expand(64, -1), evenly)
+    assert tokens.bincount(minlength=6).tolist() == [32, 0, 16, 8, 8, 0]
+    torch.testing.assert_close(logps, logits[tokens])
+    least, most = torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64)
+    ends, _ = engine.draw(logits.roll(1).expand(2, -1), torch.stack([least, most]))
+    assert ends.tolist() == [1, 5]  # never one of probability 0, at neither end
 
 
 def test_the_same_seed_gives_the_same_rollouts() -> None:

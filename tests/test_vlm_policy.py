@@ -1,6 +1,7 @@
 """A VLM as a policy: turn by turn, and whole episodes through the engine."""
 
 import numpy as np
+import pytest
 import tiny_vlm
 import torch
 
@@ -52,14 +53,15 @@ def test_actions_are_the_policy_s_own() -> None:
     assert spans == "crop_image([1, 2, 3, 4])<|im_end|><tool_call><|im_end|>"
 
 
-def test_whole_episodes_are_those_of_the_turn_by_turn_policy() -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_whole_episodes_are_those_of_the_turn_by_turn_policy(temperature: float) -> None:
     """The two agree while texts are tokenised as they were drawn; of random weights only the first turn surely is."""
     model, settings = tiny_vlm.model(), {"preset": "micro", "max_turns": 2}
     quick = rollout_vlm(
         model, PROCESSOR, "PixelReason-Mixed-v0", range(5), group_size=2, batch_size=4, max_new_tokens=8, seed=3,
-        progress=False, **settings,
+        temperature=temperature, progress=False, **settings,
     )  # fmt: skip
-    policy = VLMPolicy(model, PROCESSOR, max_new_tokens=8)
+    policy = VLMPolicy(model, PROCESSOR, temperature=temperature, max_new_tokens=8, seed=3)
     slow = rollout(policy, "PixelReason-Mixed-v0", range(5), group_size=2, seed=3, progress=False, **settings)
     assert [t.task_id for t in quick] == [t.task_id for t in slow]
     assert [t.turns[0] for t in quick] == [t.turns[0] for t in slow]

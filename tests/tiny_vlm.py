@@ -60,10 +60,10 @@ def engine(speaker: Any, **settings: Any) -> Engine:
 class Scripted(Episode):
     """Answers turn k with `script[k]` images of any size, whatever the policy says, then is over."""
 
-    def __init__(self, env_id: str, task: int, script: Sequence[int]) -> None:
+    def __init__(self, env_id: str, task: int, script: Sequence[int], seed: int = 0) -> None:
         super().__init__(gym.make(env_id, preset="micro", difficulty=1))
         self.script, self.rng, self.actions = list(script), np.random.default_rng(len(script)), list[str]()
-        self.reset(task, seed=0)
+        self.reset(task, seed)
 
     def step(self, action: str) -> bool:
         self.actions.append(action)
