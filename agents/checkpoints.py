@@ -45,5 +45,5 @@ def load_weights(model: Any, checkpoint: str | Path) -> None:
 
         set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
         return
-    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(saved.state_dict())

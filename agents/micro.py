@@ -80,8 +80,13 @@ def load_processor(path: str | Path) -> ImageProcessor:
 
 
 def load_model(path: str | Path, dtype: torch.dtype = torch.float32) -> Qwen2_5_VLForConditionalGeneration:
-    """Load the weights of any Qwen2.5-VL directory or id and replace the slow parts of its vision tower by equals."""
-    return with_fast_vision(Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype))
+    """Load the weights of any Qwen2.5-VL directory or id and replace the slow parts of its vision tower by equals.
+
+    Raises:
+        OSError: There are none as safetensors; those of a pickle are not read.
+    """
+    loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    return with_fast_vision(loaded)
 
 
 def with_fast_vision(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:

@@ -118,7 +118,7 @@ class Pretraining:
         self.checkpoint = self.out / "checkpoint.pt"
         saved = None
         if self.checkpoint.exists():
-            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=False)
+            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.state = State(**saved["state"])
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
