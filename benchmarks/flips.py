@@ -18,7 +18,7 @@ import torch
 from agents import micro
 from agents.vlm_policy import rollout_vlm
 from benchmarks.provenance import RESULTS, provenance, readable
-from pixel_env.evaluation import wilson_interval
+from pixel_env.evaluation import Interval, wilson
 from pixel_env.trajectory import Trajectory
 
 PACKAGES = ("pixel-env", "torch", "transformers", "numpy")
@@ -33,8 +33,8 @@ def compare(first: Sequence[Trajectory], other: Sequence[Trajectory]) -> dict[st
         same = next((k for k, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), None)
         turns += min(map(len, texts)) if same is None else same + 1
         flips += same is not None
-    low, high = wilson_interval(flips, turns)
-    return {"turns": turns, "flips": flips, "rate": [flips / turns, low, high]}
+    rate = wilson(flips / turns, turns)
+    return {"turns": turns, "flips": flips, "rate": [round(part, 5) for part in (rate.mean, rate.low, rate.high)]}
 
 
 def measure(path: str, dtype: str, episodes: int, sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -60,16 +60,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown table."""
     lines = ["| dtype | temperature | batches | turns | flips | rate in percent |", "|---|---:|---|---:|---:|---|"]
     for row in rows:
-        rate, low, high = (100 * share for share in row["rate"])
-        sizes = " and ".join(map(str, row["batches"]))
-        cells = [
-            row["dtype"],
-            row["temperature"],
-            sizes,
-            row["turns"],
-            row["flips"],
-            f"{rate:.2f} [{low:.2f}, {high:.2f}]",
-        ]
+        sizes, rate = " and ".join(map(str, row["batches"])), Interval(*row["rate"])
+        cells = [row["dtype"], row["temperature"], sizes, row["turns"], row["flips"], rate]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -77,9 +69,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", default=str(micro.MICRO_BASE), help="folder or id of weights (default: the micro model)"
-    )
+    parser.add_argument("--model", default=str(micro.MICRO_BASE), help="folder or id (default: the micro model)")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES, help="precisions (default float32)")
     parser.add_argument("--episodes", type=int, default=192, help="of all suites (default 192)")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 8, 1], help="sizes; the first is compared with")
