@@ -31,6 +31,12 @@ adapters: .venv-trl/.ready .venv-verifiers/.ready  ## test each adapter against 
 	.venv-trl/bin/python -m pytest tests/test_trl_adapter.py
 	.venv-verifiers/bin/python -m pytest tests/test_verifiers_adapter.py
 
+minimum:  ## run tests with the least versions that pyproject.toml allows (ARGS="tests/test_env.py" chooses some)
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/pip install --quiet uv
+	.venv-minimum/bin/uv pip install --quiet --resolution lowest-direct --editable ".[dev]"
+	.venv-minimum/bin/python -m pytest $(ARGS)
+
 lint: .venv/.ready  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +56,4 @@ gifs: .venv/.ready  ## draw the GIF of each environment for the README
 throughput: .venv/.ready  ## measure resets and steps a second (ARGS="--help" lists the options)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
-.PHONY: help setup train test adapters lint format docs gifs throughput
+.PHONY: help setup train test adapters minimum lint format docs gifs throughput

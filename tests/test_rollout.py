@@ -1,6 +1,8 @@
 """Rollouts: groups, seeds, batches, and everything that breaks."""
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import gymnasium as gym
 import pytest
@@ -9,8 +11,9 @@ from PIL import Image
 from pixel_env.evaluation import evaluate
 from pixel_env.media import ImageFile
 from pixel_env.policies import DirectPolicy, OraclePolicy, RandomPolicy
-from pixel_env.rollout import Conversation, Episode, rollout
+from pixel_env.rollout import Conversation, Episode, Planned, plan, play, rollout
 from pixel_env.tasks import ProceduralTasks, Task, TaskList
+from pixel_env.trajectory import Trajectory
 
 ZOOM, MIXED = "PixelReason-Zoom-v0", "PixelReason-Mixed-v0"
 
@@ -71,6 +74,26 @@ def test_the_same_seed_gives_the_same_trajectories_whatever_the_batch() -> None:
     assert whole == single
     assert [t.seed for t in whole] != [t.seed for t in other]
     assert [t.first_digests for t in whole] == [t.first_digests for t in other]  # the task decides the pixels
+
+
+def played_here(planned: list[Planned]) -> list[Trajectory]:
+    kept: dict[int, Trajectory] = {}
+
+    def keep(index: int, episode: Episode) -> None:
+        kept[index] = episode.trajectory()
+
+    play(RandomPolicy(seed=5), MIXED, planned, keep, preset="micro", progress=False)
+    return [kept[index] for index in range(len(planned))]
+
+
+def test_the_number_of_processes_changes_nothing() -> None:
+    planned = plan(range(6), 2, seed=3)
+    whole = played_here(planned)
+    assert all(one.turns != two.turns for one, two in zip(whole[::2], whole[1::2], strict=True))  # it does draw
+    for workers in (1, 2):
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(played_here, [planned[part::workers] for part in range(workers)]))
+        assert [parts[index % workers][index // workers] for index in range(len(planned))] == whole
 
 
 def test_a_random_policy_is_reproducible() -> None:
