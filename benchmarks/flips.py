@@ -37,12 +37,14 @@ def compare(first: Sequence[Trajectory], other: Sequence[Trajectory]) -> dict[st
     return {"turns": turns, "flips": flips, "rate": [round(part, 5) for part in (rate.mean, rate.low, rate.high)]}
 
 
-def measure(path: str, dtype: str, episodes: int, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Play the episodes in batches of every size, greedy and sampled."""
+def measure(
+    path: str, dtype: str, temperatures: Sequence[float], episodes: int, sizes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Play the episodes in batches of every size, at every temperature."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor = micro.load_model(path, DTYPES[dtype]).to(device).eval(), micro.load_processor(path)
     rows = []
-    for temperature in (0.0, 1.0):
+    for temperature in temperatures:
         played = [
             rollout_vlm(
                 model, processor, "PixelReason-Mixed-v0", range(episodes), temperature=temperature, batch_size=size,
@@ -71,17 +73,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(micro.MICRO_BASE), help="folder or id (default: the micro model)")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES, help="precisions (default float32)")
+    parser.add_argument("--temperatures", nargs="+", type=float, default=[0.0, 1.0], help="0 is greedy (default 0 1)")
     parser.add_argument("--episodes", type=int, default=192, help="of all suites (default 192)")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 8, 1], help="sizes; the first is compared with")
     parser.add_argument("--out", type=Path, default=RESULTS / "flips.json", help="JSON file to write")
     arguments = parser.parse_args()
     if arguments.episodes < 1 or len(arguments.batches) < 2 or min(arguments.batches) < 1:
         parser.error("expected --episodes of at least 1 and two or more --batches of at least 1")
-    about = provenance(PACKAGES)
-    model = Path(arguments.model).name
-    rows = [row for d in arguments.dtypes for row in measure(arguments.model, d, arguments.episodes, arguments.batches)]
+    about, asked = provenance(PACKAGES), (arguments.temperatures, arguments.episodes, arguments.batches)
+    rows = [row for dtype in arguments.dtypes for row in measure(arguments.model, dtype, *asked)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(readable(about | {"model": model, "threads": torch.get_num_threads(), "results": rows}))
+    arguments.out.write_text(
+        readable(about | {"model": Path(arguments.model).name, "threads": torch.get_num_threads(), "results": rows})
+    )
     print(table(rows))
 
 
