@@ -1,6 +1,7 @@
 """What the benchmarks of long runs and of flips say of numbers by hand, and that they look at what they claim to."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import flips, long_runs
 from benchmarks.long_runs import Course, Series, follow, verdict
+from benchmarks.provenance import RESULTS
 from pixel_env.cache import DECODED
 from pixel_env.policies import DirectPolicy
 from pixel_env.rollout import rollout
@@ -82,6 +84,14 @@ def test_videos_are_read_and_removed(read: object, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(long_runs.SERIES, "few", long_runs._videos(3, read, False))  # type: ignore[arg-type]
     noted = follow("few", 3, 60.0)
     assert noted.items == [0, 1, 2, 3, 3] and noted.files == 0
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    results = json.loads((RESULTS / "long_runs.json").read_text(encoding="utf-8"))["results"]
+    page = (Path(__file__).parents[1] / "docs" / "reproducibility.md").read_text(encoding="utf-8")
+    assert long_runs.table({name: results[name] for name in long_runs.SERIES if name in results}) in page
+    ended = all(said["done"] == said["of"] for said in results.values()) and len(results) == len(long_runs.SERIES)
+    assert ended != ("So far it has been stopped early" in page)
 
 
 def test_flips_by_hand() -> None:
