@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import is_peft_model
+from accelerate.utils import is_peft_model, load_fsdp_model
 from transformers import TrainerCallback
+
+from agents.processes import once, wait
 
 COMPLETE = "complete"
 """A file of this name in a checkpoint says that all of it was written."""
@@ -20,13 +22,18 @@ class MarkComplete(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the mark; the trainer calls this last."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        wait()  # each process writes a part
         if state.is_world_process_zero:
             (folder / COMPLETE).touch()
 
 
 def last_checkpoint(out: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a trainer's folder and remove those that are not complete."""
-    found = sorted(Path(out).glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    return once(lambda: _last_checkpoint(Path(out)))
+
+
+def _last_checkpoint(out: Path) -> Path | None:
+    found = sorted(out.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     for folder in found:
         if not (folder / COMPLETE).exists():
             shutil.rmtree(folder)
@@ -34,16 +41,22 @@ def last_checkpoint(out: str | Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def load_weights(model: Any, checkpoint: str | Path) -> None:
-    """Load the weights of a checkpoint into `model`, every one of them; of adapters, theirs.
+def load_weights(trainer: Any, checkpoint: str) -> None:
+    """Load the weights of a checkpoint into the model of a trainer, every one of them; of adapters, theirs.
 
     The trainer's own way is not enough: Qwen2.5-VL is saved under the names of its first release, which only
     `from_pretrained` translates. The trainer finds none of its names, warns, and goes on with the weights it has.
+    Those of FSDP are saved as they lie in its processes, and loaded by accelerate.
     """
+    model = trainer.model
+    if trainer.is_fsdp_enabled:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        load_fsdp_model(plugin, trainer.accelerator, model, checkpoint, adapter_only=is_peft_model(model))
+        return
     if is_peft_model(model):
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+        set_peft_model_state_dict(model, load_peft_weights(checkpoint, device="cpu"))
         return
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())

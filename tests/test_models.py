@@ -222,7 +222,8 @@ def test_an_rl_step_by_tokens_has_the_same_gradient(loss_type: Any, uniform_grou
 
 def test_passes_by_tokens_are_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     check_one_process()
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="expected one process with a limit of tokens a pass"):
         check_one_process()
 
