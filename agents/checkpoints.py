@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import is_peft_model, load_fsdp_model
+from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 
 from agents.processes import once, wait
@@ -41,22 +41,16 @@ def _last_checkpoint(out: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def load_weights(trainer: Any, checkpoint: str) -> None:
-    """Load the weights of a checkpoint into the model of a trainer, every one of them; of adapters, theirs.
+def load_weights(model: Any, checkpoint: str | Path) -> None:
+    """Load the weights of a checkpoint into `model`, every one of them; of adapters, theirs.
 
     The trainer's own way is not enough: Qwen2.5-VL is saved under the names of its first release, which only
     `from_pretrained` translates. The trainer finds none of its names, warns, and goes on with the weights it has.
-    Those of FSDP are saved as they lie in its processes, and loaded by accelerate.
     """
-    model = trainer.model
-    if trainer.is_fsdp_enabled:
-        plugin = trainer.accelerator.state.fsdp_plugin
-        load_fsdp_model(plugin, trainer.accelerator, model, checkpoint, adapter_only=is_peft_model(model))
-        return
     if is_peft_model(model):
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(checkpoint, device="cpu"))
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
         return
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())

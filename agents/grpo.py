@@ -278,7 +278,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             self.control.should_save = self.control.should_training_stop = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self, resume_from_checkpoint)
+        if self.is_fsdp_enabled:  # saved as they lie in its processes, under the names that the model has
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.model, resume_from_checkpoint)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card: TRL would write one beside every checkpoint."""

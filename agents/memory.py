@@ -135,7 +135,9 @@ class Estimate:
             others = {"reference": reference, "copy that plays": self._whole(s) if self.sharded else 0}
             found["RL rollouts"] = self._weights(s, vision) | others | self._playing(s)
             found["RL update"] = self._update(s, vision, length, _rows(s, s.rl_batch_size, length)) | others
-        found["evaluation"] = {"weights": self._whole(s)} | self._cache_and_logits(s, s.batch_episodes, s.batch_episodes)
+        found["evaluation"] = {"weights": self._whole(s)} | self._cache_and_logits(
+            s, s.batch_episodes, s.batch_episodes
+        )
         return found
 
     def peak(self, settings: Settings) -> float:

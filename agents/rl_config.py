@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from trl import GRPOConfig
 
-from agents.processes import share
+from agents.processes import is_sharded, share
 from agents.token_passes import check_one_process
 from agents.weights import compute_dtype
 
@@ -99,6 +99,12 @@ def checkpointing(on: bool) -> dict[str, bool]:
     return {new if new in GRPOConfig.__dataclass_fields__ else "gradient_checkpointing": on}
 
 
+def sharding() -> dict[str, Any]:
+    """Where weights are sharded, have the gradients of every pass shared out: else each process would keep all."""
+    each = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return {"accelerator_config": each} if is_sharded() else {}
+
+
 def passes_of(rows: int, most: int) -> int:
     """Return the largest number of rows a pass, at most `most`, that makes passes of equal size.
 
@@ -136,6 +142,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         warmup_steps=int(0.03 * config.steps),
         max_grad_norm=config.max_grad_norm,
         **checkpointing(config.gradient_checkpointing),
+        **sharding(),
         use_vllm=config.rollouts not in ("engine", "trl"),
         vllm_mode="colocate" if config.rollouts == "vllm" else "server",
         vllm_server_base_url=config.rollouts if "://" in config.rollouts else None,

@@ -23,8 +23,8 @@ from trl import SFTConfig, SFTTrainer
 
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder, Tokens, patchify
-from agents.processes import is_main, rank_and_count, share
-from agents.rl_config import checkpointing, passes_of
+from agents.processes import is_main, share
+from agents.rl_config import checkpointing, passes_of, sharding
 from agents.token_passes import check_one_process, pass_by_pass, token_passes
 from agents.weights import compute_dtype, fetch, for_trainer, trained_part
 from pixel_env.env import Observation
@@ -248,7 +248,10 @@ class WarmStartTrainer(SFTTrainer):
         return LengthGroupedSampler(self._lengths, batch, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self, resume_from_checkpoint)
+        if self.is_fsdp_enabled:  # saved as they lie in its processes, under the names that the model has
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.model, resume_from_checkpoint)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card: TRL would write one beside every checkpoint."""
@@ -345,6 +348,7 @@ def warm_start(
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(0.1 * steps),
         **checkpointing(gradient_checkpointing),
+        **sharding(),
         bf16=compute_dtype(dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         max_length=None,  # truncation could cut through the tokens of an image

@@ -116,9 +116,11 @@ class Run:
     def load(self, path: str, dtype: "torch.dtype") -> tuple[Any, Any]:
         """Load weights and processor."""
         import torch
+        from transformers.integrations import unset_hf_deepspeed_config
 
         from agents import micro
 
+        unset_hf_deepspeed_config()  # what a stage before has left; it would cut up what is loaded
         try:
             model, processor = micro.load_model(path, dtype), micro.load_processor(path)
         except (OSError, ValueError) as error:
