@@ -6,7 +6,7 @@
     python agents/train_vlm.py --recipe paper --show        # every value of the recipe; --plan: steps, memory, time
     python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing --lora 64
     python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
-    accelerate launch --config_file agents/accelerate/fsdp.yaml agents/train_vlm.py ...   # several GPUs, docs/scaling.md
+    accelerate launch --config_file agents/accelerate/fsdp.yaml agents/train_vlm.py ...   # GPUs, docs/scaling.md
 
 Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
 GPT-4o, and tasks are procedural. Every stage works on files of its run folder, so a run can be stopped and continued

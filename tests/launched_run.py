@@ -2,8 +2,8 @@
 
     launched_run.py RECORDS WAY [options of train_vlm.py]
 
-What this process plays and trains on is noted in the folder RECORDS. WAY is "plain", "sharded" (FSDP: accelerate shards
-on GPUs and their like only, so it is told that the CPU is one) or "broken" (the same, and a process fails after a step).
+What this process plays and trains on is noted in the folder RECORDS. WAY is "plain", "sharded" (FSDP, which accelerate
+has for GPUs and their like only, so it is told that the CPU is one) or "broken" (the same; one process fails midway).
 """
 
 import os

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureW
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "agents" / "accelerate"
 SMALL = (
-    "--tasks search --levels 0 --demonstrations 8 --epochs 1 --batch-size 4 --test-tasks 3 --batch-episodes 2"
+    "--tasks search --levels 1 --demonstrations 8 --epochs 1 --batch-size 4 --test-tasks 3 --batch-episodes 2"
     " --evaluate last --max-new-tokens 40 --max-completion-tokens 300"
 ).split()
 RL = "--rl-steps 2 --prompts 3 --group-size 4 --rl-batch-size 4 --save-steps 1 --temperature 1".split()
