@@ -227,11 +227,13 @@ class CuriosityGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of the rollouts that have an advantage: without a KL term the others have no gradient."""
-        rows = inputs["advantages"].nonzero()[:, 0]
+        advantages = inputs["advantages"]
+        count = (advantages != 0).sum().clamp(min=1)
+        # As many rows in every process: TRL gathers a figure of each. Those without an advantage add nothing.
+        count = gather(count).max()
         if self.beta and self._config.uniform_groups == "keep":
-            rows = torch.arange(len(inputs["advantages"]), device=rows.device)
-        elif not len(rows):
-            rows = rows.new_zeros(1)
+            count = len(advantages)
+        rows = (advantages == 0).int().argsort(stable=True)[:count].sort().values
         if not self._config.batch_tokens:
             return self._loss_of(model, inputs, rows)
         lengths = torch.stack([inputs["prompt_mask"].sum(1), inputs["completion_mask"].sum(1)], dim=1)[rows].tolist()
