@@ -7,6 +7,8 @@ from typing import Any
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 
+from agents.processes import once, wait
+
 COMPLETE = "complete"
 """A file of this name in a checkpoint says that all of it was written."""
 
@@ -20,13 +22,18 @@ class MarkComplete(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the mark; the trainer calls this last."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        wait()  # each process writes a part
         if state.is_world_process_zero:
             (folder / COMPLETE).touch()
 
 
 def last_checkpoint(out: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a trainer's folder and remove those that are not complete."""
-    found = sorted(Path(out).glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    return once(lambda: _last_checkpoint(Path(out)))
+
+
+def _last_checkpoint(out: Path) -> Path | None:
+    found = sorted(out.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     for folder in found:
         if not (folder / COMPLETE).exists():
             shutil.rmtree(folder)

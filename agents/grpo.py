@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 from trl.trainer.grpo_trainer import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -26,12 +27,13 @@ from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder
 from agents.engine import Engine, restrict_vocabulary
 from agents.group_rewards import columns, group_rewards, step_metrics, table
+from agents.processes import gathered
 from agents.rl_config import RLConfig, trl_config
 from agents.sft import ProgressBar
 from agents.shared_prompts import SharedPrompts, share_prompts
 from agents.token_passes import pass_by_pass, token_passes
 from agents.transcript import Sample
-from agents.weights import trained_part, without_wrapper
+from agents.weights import compute_dtype, fetch, for_trainer, trained_part, without_wrapper
 from pixel_env.rollout import Episode
 from pixel_env.trajectory import save_jsonl
 
@@ -71,6 +73,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         env_id: str,
         env_kwargs: Mapping[str, Any],
         config: RLConfig,
+        player: Any = None,
         **kwargs: Any,
     ) -> None:
         """Prepare training.
@@ -81,6 +84,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             env_id: Id for `gymnasium.make`.
             env_kwargs: Its arguments; the constants of the reward are read from the environment.
             config: How to train.
+            player: The model that plays the rollouts, if it is not `model` itself: a copy, given its weights before
+                every round. Where a process keeps a part of the weights, it still needs all of them to play.
             **kwargs: `args`, `train_dataset` and `callbacks` for the trainer.
         """
         self._make = lambda: Episode(gym.make(env_id, **env_kwargs))
@@ -91,8 +96,9 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         self._loss_is_finite = True
         functions = [correctness, curiosity, operation_penalty]
         super().__init__(model, functions, processing_class=encoder.processor, **kwargs)
+        self._handed, self._whole = model, model if player is None else player.to(self.accelerator.device)
         self._engine = Engine(
-            without_wrapper(self.model),
+            without_wrapper(self._whole),
             encoder,
             max_new_tokens=config.max_new_tokens,
             max_completion_tokens=config.max_completion_tokens,
@@ -119,6 +125,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         for episode, prompt, seed in zip(self._episodes, prompts, seeds.tolist(), strict=False):
             episode.reset(int(prompt), seed)
         groups = [[self._episodes[row] for row in rows] for rows in _runs(prompts)]
+        fetch(self._whole, self._handed, compute_dtype(self._config.dtype))
         with self.accelerator.autocast():
             self._samples = self._player.rollout(groups)
         seconds = time.perf_counter() - begun
@@ -126,9 +133,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         metrics["rollouts_per_second"].append(len(prompts) / seconds * self.accelerator.num_processes)
         tokens = sum(sum(sample.policy_mask) for sample in self._samples)
         metrics["tokens_per_second"].append(tokens / seconds * self.accelerator.num_processes)
-        if self.state.global_step % self.args.save_steps == 0 and self.accelerator.is_main_process:
-            path = Path(self.args.output_dir) / f"rollouts-{self.state.global_step}.jsonl"
-            save_jsonl(path, [sample.trajectory for sample in self._samples])
+        if self.state.global_step % self.args.save_steps == 0:
+            played = gathered([sample.trajectory for sample in self._samples])
+            if self.accelerator.is_main_process:
+                save_jsonl(Path(self.args.output_dir) / f"rollouts-{self.state.global_step}.jsonl", played)
         return self._for_trl(self._samples)
 
     def _for_trl(self, samples: Sequence[Sample]) -> tuple[Any, ...]:
@@ -219,11 +227,13 @@ class CuriosityGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss of the rollouts that have an advantage: without a KL term the others have no gradient."""
-        rows = inputs["advantages"].nonzero()[:, 0]
+        advantages = inputs["advantages"]
+        count = (advantages != 0).sum().clamp(min=1)
+        # As many rows in every process: TRL gathers a figure of each. Those without an advantage add nothing.
+        count = gather(count).max()
         if self.beta and self._config.uniform_groups == "keep":
-            rows = torch.arange(len(inputs["advantages"]), device=rows.device)
-        elif not len(rows):
-            rows = rows.new_zeros(1)
+            count = len(advantages)
+        rows = (advantages == 0).int().argsort(stable=True)[:count].sort().values
         if not self._config.batch_tokens:
             return self._loss_of(model, inputs, rows)
         lengths = torch.stack([inputs["prompt_mask"].sum(1), inputs["completion_mask"].sum(1)], dim=1)[rows].tolist()
@@ -250,7 +260,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         loss = super().training_step(*args, **kwargs)
         self._loss_is_finite &= bool(loss.isfinite())
         if self.accelerator.sync_gradients:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            gradients = [_own(p.grad) for p in self.model.parameters() if p.grad is not None]
             finite = self._loss_is_finite and all(bool(gradient.isfinite().all()) for gradient in gradients)
             votes = self.accelerator.reduce(torch.tensor(float(finite), device=loss.device), reduction="sum")
             self._loss_is_finite = True
@@ -270,7 +280,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
             self.control.should_save = self.control.should_training_stop = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model, resume_from_checkpoint)
+        if self.is_fsdp_enabled:  # saved as they lie in its processes, under the names that the model has
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.model, resume_from_checkpoint)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card: TRL would write one beside every checkpoint."""
@@ -366,6 +379,11 @@ def _taken(rollouts: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def _own(gradient: torch.Tensor) -> torch.Tensor:
+    """The part of a gradient that this process keeps."""
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+
+
 def _runs(prompts: Sequence[str]) -> Iterator[list[int]]:
     """Indices of equal neighbours."""
     for _, run in groupby(range(len(prompts)), key=lambda row: prompts[row]):
@@ -407,18 +425,21 @@ def reinforce(
     tasks = _task_indices(env_id, env_kwargs, config)
     part = trained_part(model, out, lora=config.lora, vision=config.train_vision, seed=config.seed)
     with part as trained:
+        handed = for_trainer(trained)
         trainer = CuriosityGRPOTrainer(
-            trained,
+            handed,
             encoder,
             env_id,
             env_kwargs,
             config,
+            None if handed is trained else trained,
             args=trl_config(out, config),
             train_dataset=Dataset.from_dict({"prompt": [str(task) for task in tasks]}),
             callbacks=[*bar, *callbacks, MarkComplete()],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        fetch(trained, handed)
         if trainer.gave_up:
             raise RuntimeError(
                 f"loss or gradient was not finite in {PATIENCE} steps in a row, up to step "

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from agents.lengths import Length, longest_demonstration, longest_rollout, prompt
+from agents.processes import is_sharded, rank_and_count
 from agents.run_settings import Settings
 from agents.weights import choose_trained, compute_dtype, stored_dtype
 from pixel_env.command_line import UsageError
@@ -44,6 +45,11 @@ def read_config(model: str) -> Any:
     if config.model_type != "qwen2_5_vl":
         raise UsageError(f"expected --model to be a Qwen2.5-VL, got {config.model_type} in {model}")
     return config
+
+
+def estimate(model: str) -> "Estimate":
+    """Return what runs of a model take in each of the processes that there are."""
+    return Estimate(read_config(model), rank_and_count()[1], is_sharded())
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,16 @@ def shapes(config: Any) -> tuple[Shape, Shape]:
 
 
 class Estimate:
-    """What runs of one model take.
+    """What runs of one model take, in each process.
 
     Args:
         config: Of a Qwen2.5-VL.
+        processes: That share the work of a step.
+        sharded: Whether they share the weights too, and the moments; each then has all weights once more, to play with.
     """
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any, processes: int = 1, sharded: bool = False) -> None:
+        self.config, self.processes, self.sharded = config, processes, sharded
         self.language, self.vision = shapes(config)
         self.vocabulary: int = config.get_text_config().vocab_size
         self._patches = config.vision_config.spatial_merge_size**2
@@ -124,22 +132,34 @@ class Estimate:
         if "rl" in s.stages:
             length, vision = longest_rollout(s), not s.rl_freeze_vision
             reference = self.parameters(s.lora, vision)[1] * 4 if s.kl else 0
-            found["RL rollouts"] = self._weights(s, vision) | {"reference": reference} | self._playing(s)
-            update = self._update(s, vision, length, _rows(s, s.rl_batch_size, length))
-            found["RL update"] = update | {"reference": reference}
-        weights = sum(self.parameters(0, True)) * compute_dtype(s.dtype).itemsize
-        found["evaluation"] = {"weights": weights} | self._cache_and_logits(s, s.batch_episodes, s.batch_episodes)
+            others = {"reference": reference, "copy that plays": self._whole(s) if self.sharded else 0}
+            found["RL rollouts"] = self._weights(s, vision) | others | self._playing(s)
+            found["RL update"] = self._update(s, vision, length, _rows(s, s.rl_batch_size, length)) | others
+        found["evaluation"] = {"weights": self._whole(s)} | self._cache_and_logits(
+            s, s.batch_episodes, s.batch_episodes
+        )
         return found
 
     def peak(self, settings: Settings) -> float:
         """Return the bytes of the largest phase."""
         return max(sum(parts.values()) for parts in self.phases(settings).values())
 
+    def _whole(self, s: Settings) -> float:
+        """All weights as they play."""
+        return sum(self.parameters(0, True)) * compute_dtype(s.dtype).itemsize
+
+    @property
+    def _parts(self) -> int:
+        """Into how many parts weights are cut."""
+        return self.processes if self.sharded else 1
+
     def _weights(self, s: Settings, vision: bool) -> Parts:
         frozen, trained = self.parameters(s.lora, vision)
         compute = compute_dtype(s.dtype).itemsize
         copies = compute * trained if compute < 4 else 0  # autocast keeps those of trained weights
         kept = frozen * stored_dtype(s.dtype, s.lora).itemsize + 4 * trained
+        if self.sharded:
+            return {"weights": kept / self._parts, "optimizer": ADAM * trained / self._parts}
         return {"weights": kept + copies, "optimizer": ADAM * trained}
 
     def _update(self, s: Settings, vision: bool, length: Length, rows: float) -> Parts:
@@ -150,7 +170,7 @@ class Estimate:
         tile = min(tokens, HEAD_ROWS) * min(self.vocabulary, HEAD_COLUMNS) * (compute + 4)
         head = 0 if s.lora else 4 * self.vocabulary * self.language.hidden  # its gradient, before it is added
         logits = tile + head + 4 * tokens * self.language.hidden
-        gradients = 4 * self.parameters(s.lora, vision)[1]
+        gradients = 4 * self.parameters(s.lora, vision)[1] / self._parts
         return self._weights(s, vision) | {"gradients": gradients, "activations": activations, "logits": logits}
 
     def activations(
@@ -177,9 +197,10 @@ class Estimate:
     def _playing(self, s: Settings) -> Parts:
         """Rollouts of a round: prompts are read at once, a layer after the other, and kept once a group."""
         compute, first = compute_dtype(s.dtype).itemsize, prompt(s)
-        reading = s.prompts * first.tokens * self.language.kept(compute, compute, False)
-        seeing = s.prompts * first.pictures * self._patches * self.vision.kept(compute, compute, False)
-        return {"activations": max(reading, seeing)} | self._cache_and_logits(s, s.prompts, s.prompts * s.group_size)
+        prompts, rows = -(-s.prompts // self.processes), s.prompts * s.group_size // self.processes
+        reading = prompts * first.tokens * self.language.kept(compute, compute, False)
+        seeing = prompts * first.pictures * self._patches * self.vision.kept(compute, compute, False)
+        return {"activations": max(reading, seeing)} | self._cache_and_logits(s, prompts, rows)
 
     def _cache_and_logits(self, s: Settings, prompts: int, rows: int) -> Parts:
         """Keys and values of every layer, and for each row the logits, their logarithms and probabilities."""

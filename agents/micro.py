@@ -67,6 +67,24 @@ class ImageProcessor(Qwen2_5_VLProcessor):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         super(Qwen2_5_VLProcessor, self).__init__(image_processor, tokenizer, chat_template=chat_template)
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Save what loads as the stock processor, video part and all, where transformers of today and before look."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        stock = {"processor_class": Qwen2_5_VLProcessor.__name__}
+        images = self.image_processor.to_dict()
+        images = {name: value for name, value in images.items() if name != "processor_class"}
+        videos = images | {"video_processor_type": "Qwen2VLVideoProcessor"}
+        del videos["image_processor_type"]
+        for name, config in {
+            "processor_config.json": {"image_processor": images, "video_processor": videos},
+            "preprocessor_config.json": images,
+            "video_preprocessor_config.json": videos,
+            "tokenizer_config.json": json.loads((Path(save_directory) / "tokenizer_config.json").read_text("utf-8")),
+        }.items():
+            text = json.dumps(config | stock, indent=2, sort_keys=True, ensure_ascii=False)
+            (Path(save_directory) / name).write_text(f"{text}\n", encoding="utf-8")
+        return saved
+
 
 # Without this, AutoProcessor returns only the tokenizer, and a trainer would take the model for text only.
 AutoProcessor.register(Qwen2_5_VLConfig, ImageProcessor, exist_ok=True)

@@ -69,7 +69,7 @@ def _draw_scores(axis: Any, reports: Mapping[str, Report]) -> None:
         scores = [summary.score for summary in summaries if summary.score is not None]
         if len(scores) < len(summaries):
             continue
-        spread = [[s.mean - s.low for s in scores], [s.high - s.mean for s in scores]]
+        spread = [[max(s.mean - s.low, 0) for s in scores], [max(s.high - s.mean, 0) for s in scores]]  # of rounding
         places = [k + 0.25 * (number - 1) for k in range(len(scores))]
         axis.bar(places, [s.mean for s in scores], width=0.23, yerr=spread, capsize=2, label=TITLES[name])
         axis.set_xticks(range(len(scores)), [*report.suites, "all"])

@@ -1,13 +1,13 @@
 """How reinforcement learning is done: our settings, and the same in TRL's words."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from trl import GRPOConfig
 
+from agents.processes import is_sharded, share
 from agents.token_passes import check_one_process
 from agents.weights import compute_dtype
 
@@ -99,11 +99,26 @@ def checkpointing(on: bool) -> dict[str, bool]:
     return {new if new in GRPOConfig.__dataclass_fields__ else "gradient_checkpointing": on}
 
 
+def sharding() -> dict[str, Any]:
+    """Where weights are sharded, have the gradients of every pass shared out: else each process would keep all."""
+    each = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return {"accelerator_config": each} if is_sharded() else {}
+
+
+def passes_of(rows: int, most: int) -> int:
+    """Return the largest number of rows a pass, at most `most`, that makes passes of equal size.
+
+    >>> passes_of(12, 5)
+    4
+    """
+    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
+
+
 def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
     """The settings in TRL's words."""
     on_gpu = torch.cuda.is_available()
-    rows = config.prompts * config.group_size // int(os.environ.get("WORLD_SIZE", "1")) // config.updates
-    batch = max(size for size in range(1, min(rows, config.batch_size) + 1) if rows % size == 0)
+    rows = share(config.prompts * config.group_size // config.updates, "rollouts of an optimizer step")
+    batch = passes_of(rows, config.batch_size)
     if config.batch_tokens:
         check_one_process()
         batch = rows
@@ -127,6 +142,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         warmup_steps=int(0.03 * config.steps),
         max_grad_norm=config.max_grad_norm,
         **checkpointing(config.gradient_checkpointing),
+        **sharding(),
         use_vllm=config.rollouts not in ("engine", "trl"),
         vllm_mode="colocate" if config.rollouts == "vllm" else "server",
         vllm_server_base_url=config.rollouts if "://" in config.rollouts else None,

@@ -1,5 +1,6 @@
 """What a training run depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.demonstrations import TEXTUAL_SHARE
+from agents.processes import is_sharded, rank_and_count
 from agents.recipes import RECIPES, by_recipe, complete
 from agents.run_tasks import (
     check_demonstrations,
@@ -365,8 +367,11 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
         arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
     settings = _settings(complete(arguments, recipe))
     if resume:
-        return *resumed(argv, out, RUNS, _settings), True
+        settings, out = resumed(argv, out, RUNS, _settings)
+        _check_processes(settings)
+        return settings, out, True
     _check(settings)
+    _check_processes(settings)
     out = out or RUNS / time.strftime("vlm-%Y%m%d-%H%M%S")
     if (out / "config.json").exists():
         raise UsageError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
@@ -426,6 +431,24 @@ def _tell(option: str, check: Callable[..., None], *arguments: Any) -> None:
         check(*arguments)
     except (ValueError, ImportError, OSError) as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def _check_processes(settings: Settings) -> None:
+    """Check that several processes can share out the work of every step."""
+    s, count = settings, rank_and_count()[1]
+    if count > 1 and s.batch_tokens and s.stages:
+        raise UsageError(f"expected one process with --batch-tokens, got {count}; give rows a pass instead")
+    shared = {
+        "warm_start": ("--batch-size times --accumulation", s.batch_size * s.accumulation),
+        "rl": ("--prompts times --group-size, by --updates,", s.prompts * s.group_size // s.updates),
+    }
+    for options, rows in (shared[stage] for stage in s.stages):
+        if rows % count:
+            raise UsageError(f"expected {options} to be a multiple of the {count} processes, got {rows}")
+    if is_sharded() and "rl" in s.stages and s.kl:
+        raise UsageError("expected --kl 0 where weights are sharded: the reference would be whole in every process")
+    if is_sharded() and os.environ.get("FSDP_VERSION") == "1":
+        raise UsageError("expected fsdp_version: 2 in the configuration of accelerate, got 1; see agents/accelerate")
 
 
 def _check_vllm(rollouts: str) -> None:

@@ -23,9 +23,10 @@ from trl import SFTConfig, SFTTrainer
 
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder, Tokens, patchify
-from agents.rl_config import checkpointing
+from agents.processes import is_main, share
+from agents.rl_config import checkpointing, passes_of, sharding
 from agents.token_passes import check_one_process, pass_by_pass, token_passes
-from agents.weights import compute_dtype, trained_part
+from agents.weights import compute_dtype, fetch, for_trainer, trained_part
 from pixel_env.env import Observation
 from pixel_env.trajectory import Trajectory
 
@@ -215,6 +216,7 @@ class WarmStartTrainer(SFTTrainer):
             processing_class=encoder.processor,
             **kwargs,
         )
+        self.model_accepts_loss_kwargs = True  # all tokens of a step weigh alike, in whatever passes and processes
 
     def _batch(self, examples: list[Tokens]) -> dict[str, Any]:
         """A padded batch; of a whole step the examples, of which one pass at a time gets its padding and patches."""
@@ -242,11 +244,14 @@ class WarmStartTrainer(SFTTrainer):
         return pass_by_pass(loss_of, passes, self.accelerator.backward)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(self._lengths, batch, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model, resume_from_checkpoint)
+        if self.is_fsdp_enabled:  # saved as they lie in its processes, under the names that the model has
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.model, resume_from_checkpoint)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card: TRL would write one beside every checkpoint."""
@@ -310,8 +315,8 @@ def warm_start(
         out: folder of checkpoints and TensorBoard events.
         epochs: passes over the trajectories.
         learning_rate: peak of a cosine with 10% warm-up, as in the paper (which takes 1e-6 for 7B).
-        batch_size: trajectories a forward pass.
-        accumulation: forward passes an optimizer step.
+        batch_size: trajectories a forward pass, at most.
+        accumulation: forward passes an optimizer step, of all processes together.
         batch_tokens: most tokens of a forward pass, padding included; the `batch_size` times `accumulation`
             trajectories of a step are then spread over as many passes as it takes.
         train_vision: whether the vision tower learns too; the release freezes it here.
@@ -326,20 +331,24 @@ def warm_start(
         progress: show progress bars.
     """
     encoder = ChatEncoder(processor)
+    progress = progress and is_main()
     examples = Examples(encoder, trajectories, env, progress=progress)
     if batch_tokens:
         check_one_process()
     on_gpu = torch.cuda.is_available()
     steps = epochs * math.ceil(len(examples) / (batch_size * accumulation))
+    rows = share(batch_size * accumulation, "demonstrations of an optimizer step")
+    rows_of_pass = rows if batch_tokens else passes_of(rows, batch_size)
     args = SFTConfig(
         output_dir=str(out),
         num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size * accumulation if batch_tokens else batch_size,
-        gradient_accumulation_steps=1 if batch_tokens else accumulation,
+        per_device_train_batch_size=rows_of_pass,
+        gradient_accumulation_steps=rows // rows_of_pass,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(0.1 * steps),
         **checkpointing(gradient_checkpointing),
+        **sharding(),
         bf16=compute_dtype(dtype) == torch.bfloat16,
         use_cpu=not on_gpu,
         max_length=None,  # truncation could cut through the tokens of an image
@@ -356,8 +365,10 @@ def warm_start(
     bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
     checkpoint = last_checkpoint(out) if resume else None
     with causal_only(model), trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
+        handed = for_trainer(trained)
         trainer = WarmStartTrainer(
-            trained, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
+            handed, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        fetch(trained, handed)

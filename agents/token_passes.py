@@ -1,9 +1,10 @@
 """The rows of an optimizer step in forward passes of a limited number of tokens, with the gradient of one pass."""
 
-import os
 from collections.abc import Callable, Sequence
 
 import torch
+
+from agents.processes import rank_and_count
 
 
 def token_passes(lengths: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
@@ -59,5 +60,5 @@ def pass_by_pass(
 
 def check_one_process() -> None:
     """Raise ValueError among several processes: each would make another number of passes and wait for the others."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if rank_and_count()[1] > 1:
         raise ValueError("expected one process with a limit of tokens a pass, got several; give rows a pass instead")

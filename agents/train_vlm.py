@@ -6,6 +6,7 @@
     python agents/train_vlm.py --recipe paper --show        # every value of the recipe; --plan: steps, memory, time
     python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing --lora 64
     python agents/train_vlm.py ... --sft-data SFT.json --rl-data pixelreasoner:RL --test-data vstar:VSTAR   # real data
+    accelerate launch --config_file agents/accelerate/fsdp.yaml agents/train_vlm.py ...   # GPUs, docs/scaling.md
 
 Simplified against the paper, unless data are given: demonstrations are written by a program that knows the cue, not by
 GPT-4o, and tasks are procedural. Every stage works on files of its run folder, so a run can be stopped and continued
@@ -18,10 +19,12 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.processes import gathered, is_main, joined, once, rank_and_count, wait
 from agents.run_settings import Settings, parse
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
 from pixel_env.command_line import UsageError, ending
@@ -37,7 +40,10 @@ ENV_ID = "PixelReason-Mixed-v0"
 
 
 class Run:
-    """A run folder and what has been done in it. Whatever is complete is kept, so `execute` can be called again."""
+    """A run folder and what has been done in it. Whatever is complete is kept, so `execute` can be called again.
+
+    Several processes train and evaluate together; only the main one writes.
+    """
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
@@ -70,13 +76,13 @@ class Run:
         from agents.plan import plan
 
         device = _machine()["machine"]["device"]
-        return plan(memory.Estimate(memory.read_config(self.settings.model)), self.settings, self.out.parent, device)
+        return plan(memory.estimate(self.settings.model), self.settings, self.out.parent, device)
 
     def check_memory(self) -> None:
         """Raise UsageError if the run cannot fit."""
         from agents import memory
 
-        memory.check(memory.Estimate(memory.read_config(self.settings.model)), self.settings)
+        memory.check(memory.estimate(self.settings.model), self.settings)
 
     def execute(self) -> None:
         """Evaluate, train and evaluate; then write the report."""
@@ -86,7 +92,7 @@ class Run:
             model = model if name == "base" else self.train(name, model)
             if self.settings.evaluate == "all" or name == names[-1]:
                 evaluations[name] = self.evaluate(name, model)
-        self.report(evaluations)
+        once(lambda: self.report(evaluations))
 
     def train(self, stage: str, start: str) -> str:
         """Train a stage from the weights in `start`; returns the folder of the new ones."""
@@ -100,17 +106,21 @@ class Run:
         begun = time.perf_counter()
         (self._warm_start if stage == "warm_start" else self._reinforce)(model, processor)
         part = finished.with_suffix(".part")
-        micro.save(model, processor, part)
-        part.rename(finished)
+        if is_main():
+            micro.save(model, processor, part)
+            part.rename(finished)
+        wait()
         print(f"{stage}: {time.perf_counter() - begun:.0f} s, weights in {finished}")
         return str(finished)
 
     def load(self, path: str, dtype: "torch.dtype") -> tuple[Any, Any]:
         """Load weights and processor."""
         import torch
+        from transformers.integrations import unset_hf_deepspeed_config
 
         from agents import micro
 
+        unset_hf_deepspeed_config()  # what a stage before has left; it would cut up what is loaded
         try:
             model, processor = micro.load_model(path, dtype), micro.load_processor(path)
         except (OSError, ValueError) as error:
@@ -122,9 +132,13 @@ class Run:
         from pixel_env.trajectory import load_jsonl, save_jsonl
 
         s, path = self.settings, self.out / "trajectories" / "demonstrations.jsonl"
-        if not path.exists():
-            save_jsonl(path.with_suffix(".part"), self._demonstrations())
-            path.with_suffix(".part").rename(path)
+
+        def make() -> None:
+            if not path.exists():
+                save_jsonl(path.with_suffix(".part"), self._demonstrations())
+                path.with_suffix(".part").rename(path)
+
+        once(make)
         warm_start(
             model,
             processor,
@@ -245,30 +259,36 @@ class Run:
         if finished.exists():
             return load_jsonl(finished)
         begun = finished.with_suffix(".part")
-        done = load_jsonl(begun) if begun.exists() else []
+        done = once(lambda: load_jsonl(begun) if begun.exists() else [])
         model, processor = self.load(path, compute_dtype(s.dtype))
         procedural = [(None, index) for index in range(s.test_tasks * len(s.tasks))]  # suites take turns in the set
         plan = evaluation_plan(s.test_data, s.test_tasks) or procedural
-        with tqdm(total=len(plan), initial=len(done), desc=f"evaluate {name.replace('_', ' ')}", unit="episode") as bar:
+        rank, count = rank_and_count()
+        shown = {"desc": f"evaluate {name.replace('_', ' ')}", "unit": "episode", "disable": not is_main()}
+        with tqdm(total=len(plan), initial=len(done), **shown) as bar:
             while len(done) < len(plan):
-                tasks = plan[len(done)][0]
-                indices = [index for of, index in plan[len(done) :][: s.batch_episodes] if of == tasks]
-                done += rollout_vlm(
-                    model,
-                    processor,
-                    ENV_ID,
-                    indices,
-                    max_new_tokens=s.max_new_tokens,
-                    max_completion_tokens=s.max_completion_tokens,
-                    batch_size=s.batch_episodes,
-                    seed=s.seed,
-                    progress=False,
-                    **s.env_kwargs("test", tasks),
-                )
-                save_jsonl(begun.with_suffix(".new"), done)
-                begun.with_suffix(".new").rename(begun)
-                bar.update(len(indices))
-        begun.rename(finished)
+                batches = list(islice(_batches(plan[len(done) :], s.batch_episodes), count))
+                played: list[Trajectory] = []
+                for tasks, indices in batches[rank : rank + 1]:
+                    played = rollout_vlm(
+                        model,
+                        processor,
+                        ENV_ID,
+                        indices,
+                        max_new_tokens=s.max_new_tokens,
+                        max_completion_tokens=s.max_completion_tokens,
+                        batch_size=s.batch_episodes,
+                        seed=s.seed,
+                        progress=False,
+                        **s.env_kwargs("test", tasks),
+                    )
+                done += gathered(played)
+                if is_main():
+                    save_jsonl(begun.with_suffix(".new"), done)
+                    begun.with_suffix(".new").rename(begun)
+                bar.update(sum(len(indices) for _, indices in batches))
+        if is_main():
+            begun.rename(finished)
         return done
 
     def report(self, evaluations: "dict[str, list[Trajectory]]") -> None:
@@ -303,6 +323,15 @@ class Run:
         print(f"report: {self.out / 'report.md'}")
 
 
+def _batches(plan: Sequence[tuple[str | None, int]], size: int) -> Iterator[tuple[str | None, list[int]]]:
+    """Task sets and indices of the batches that are played, none of two sets."""
+    while plan:
+        tasks = plan[0][0]
+        indices = [index for of, index in plan[:size] if of == tasks]
+        yield tasks, indices
+        plan = plan[len(indices) :]
+
+
 def _write(path: Path, text: str) -> None:
     """Write a file so that a kill leaves the old one or the new one."""
     path.with_name(f"{path.name}.part").write_text(text, encoding="utf-8")
@@ -316,34 +345,37 @@ def _machine() -> dict[str, Any]:
 
     import torch
 
+    processes = rank_and_count()[1]
+    launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*launcher, *sys.argv]),
         "machine": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "trl", "gymnasium")},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "threads": torch.get_num_threads(),
+            **({"processes": processes} if processes > 1 else {}),
         },
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    with ending("train_vlm.py") as end:
+    with ending("train_vlm.py") as end, joined():
         argv = sys.argv[1:] if argv is None else argv
-        settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nSimplified")[0])
+        settings, out, resumed = once(lambda: parse(argv, (__doc__ or "").partition("\n\nSimplified")[0]))
         end.go_on = f"continue with --resume --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
         if "--show" in argv:
-            print(json.dumps(run.resolved(), indent=2))
+            once(lambda: print(json.dumps(run.resolved(), indent=2)))
             return 0
         if "--plan" in argv:
-            print(run.plan())
+            once(lambda: print(run.plan()))
             return 0
         if not resumed:
-            run.check_memory()
-        run.prepare()
+            once(run.check_memory)
+        once(run.prepare)
         print(f"{'continuing' if resumed else 'starting'} {out}")
         _quieten()
         run.execute()

@@ -3,13 +3,16 @@
 Trained weights are kept in 32 bits, whatever is computed with: a step of 1e-6 would round away in bfloat16.
 """
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
+
+from agents.processes import is_main, is_sharded
 
 LANGUAGE = r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 VISION = r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)|merger\.mlp\.[02])"
@@ -78,6 +81,43 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
     trained = choose_trained(model, lora, vision)
     yield trained
     if lora:
-        trained.save_pretrained(Path(out) / "adapter")
+        if is_main():
+            trained.save_pretrained(Path(out) / "adapter")
         trained.merge_and_unload()
     model.requires_grad_(True)
+
+
+def for_trainer(model: Any) -> Any:
+    """Return what a trainer gets: `model` itself, or a copy to cut up where each process keeps a part of the weights.
+
+    Copy and model are then in the memory of the processor. `fetch` makes the model whole again: to play, to be saved.
+    """
+    return copy.deepcopy(model.to("cpu")) if is_sharded() else model
+
+
+@torch.no_grad()
+def fetch(model: Any, trained: Any, dtype: torch.dtype | None = None) -> None:
+    """Copy the weights of a trainer into a plain model, whole, one after the other; all processes take part.
+
+    Args:
+        model: What `for_trainer` was given; keeps its device.
+        trained: What it returned, in whatever way it was cut up since; if that is `model`, nothing is to be done.
+        dtype: Of the copies; by default that of the weights.
+    """
+    if trained is model:
+        return
+    for whole, part in zip(model.parameters(), trained.parameters(), strict=True):
+        with _gathered(part) as weight:
+            whole.data = weight.to(device=whole.device, dtype=dtype, copy=True)
+
+
+@contextmanager
+def _gathered(part: torch.nn.Parameter) -> Iterator[torch.Tensor]:
+    """Yield all of a weight of which this process keeps a part."""
+    gathering: Any = nullcontext()
+    if hasattr(part, "ds_id"):
+        import deepspeed
+
+        gathering = deepspeed.zero.GatheredParameters([part])
+    with gathering:
+        yield part.full_tensor() if hasattr(part, "full_tensor") else part.data

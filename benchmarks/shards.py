@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agents.processes import rank_and_count
 from agents.replies import Usage
 from pixel_env.command_line import UsageError
-
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What torchrun and accelerate set for every process that they start; clusters set some of them, never all."""
 
 T = TypeVar("T")
 
@@ -64,9 +62,8 @@ def launched(environ: Mapping[str, str]) -> Shard | None:
     >>> launched({"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4"}), launched({"WORLD_SIZE": "4"})
     (Shard(number=3, count=4), None)
     """
-    if not all(environ.get(name, "").isdecimal() for name in LAUNCHED) or environ["WORLD_SIZE"] == "1":
-        return None
-    return Shard(int(environ["RANK"]) + 1, int(environ["WORLD_SIZE"]))
+    rank, count = rank_and_count(environ)
+    return Shard(rank + 1, count) if count > 1 else None
 
 
 def shards_in(out: Path) -> list[Shard]:

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_grpo import SMALL, scripted_inputs, silence, state_of, train, trainer_logps
 from test_sft import Stop
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+from transformers.models.auto.video_processing_auto import get_video_processor_config
+from transformers.utils import is_torchvision_available
 
 from agents import grpo, micro
 from agents.checkpoints import load_weights
@@ -222,7 +230,8 @@ def test_an_rl_step_by_tokens_has_the_same_gradient(loss_type: Any, uniform_grou
 
 def test_passes_by_tokens_are_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     check_one_process()
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="expected one process with a limit of tokens a pass"):
         check_one_process()
 
@@ -408,6 +417,23 @@ def test_a_run_on_the_layout_of_the_hub(hub: Path, tmp_path: Path) -> None:
     )
     (played,) = load_jsonl(tmp_path / "run" / "trajectories" / "rl.jsonl")
     assert played.env_kwargs["view_pixels"] == 9 * 784 and played.env_kwargs["crop_pixels"] == 4 * 784
+
+
+def test_a_saved_processor_is_the_stock_one(tmp_path: Path) -> None:
+    tiny_vlm.processor().save_pretrained(tmp_path)
+    for unread in ("", "processor_config.json"):  # transformers before 5, and vLLM, read the files beside it
+        (tmp_path / unread).unlink() if unread else None
+        images = AutoImageProcessor.from_pretrained(tmp_path)
+        assert (images.patch_size, images.size["shortest_edge"]) == (14, 784)
+        videos = get_video_processor_config(tmp_path)
+        assert videos["video_processor_type"] == Qwen2VLVideoProcessor.__name__
+        assert (videos["patch_size"], videos["merge_size"]) == (14, 2)
+        if is_torchvision_available():
+            assert type(AutoProcessor.from_pretrained(tmp_path)) is Qwen2_5_VLProcessor
+        else:  # so it is found, and would be made
+            with pytest.raises(ImportError, match="Qwen2VLVideoProcessor requires the Torchvision library"):
+                AutoProcessor.from_pretrained(tmp_path)
+        assert micro.load_processor(tmp_path).tokenizer.get_vocab() == tiny_vlm.processor().tokenizer.get_vocab()
 
 
 def test_the_processor_of_the_hub_is_read_without_torchvision(hub: Path) -> None:
