@@ -7,6 +7,8 @@ from typing import Any
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 
+from pixel_env.journal import sync
+
 COMPLETE = "complete"
 """A file of this name in a checkpoint says that all of it was written."""
 
@@ -21,6 +23,7 @@ class MarkComplete(TrainerCallback):
         """Write the mark; the trainer calls this last."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
+            sync(folder)  # a mark on the disk before what it vouches for would lie after a loss of power
             (folder / COMPLETE).touch()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 
+from pixel_env.journal import replacing
+
 LANGUAGE = r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 VISION = r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)|merger\.mlp\.[02])"
 """Names of the linear layers that get an adapter."""
@@ -78,6 +80,7 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
     trained = choose_trained(model, lora, vision)
     yield trained
     if lora:
-        trained.save_pretrained(Path(out) / "adapter")
+        with replacing(Path(out) / "adapter") as part:
+            trained.save_pretrained(part)
         trained.merge_and_unload()
     model.requires_grad_(True)

@@ -34,7 +34,7 @@ def completion(content: str | None, calls: list[dict[str, Any]] | None = None, *
         "id": "1",
         "object": "chat.completion",
         "created": 0,
-        "model": "served-model",
+        "model": "tiny-served",
         "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107},
     }

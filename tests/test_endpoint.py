@@ -18,7 +18,7 @@ from agents.replies import Reply
 
 KEY = "sk-secret-0123456789"
 GOOD = completion("Hm.")
-REPLY = Reply("Hm.", "served-model", "stop", 100, 7)
+REPLY = Reply("Hm.", "tiny-served", "stop", 100, 7)
 
 
 @pytest.fixture(autouse=True)

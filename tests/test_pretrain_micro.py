@@ -413,7 +413,7 @@ def test_learning_rate_by_hand() -> None:
 
 def arguments(out: Path, base: str | None = None, begin: str = "speak", **changed: int) -> argparse.Namespace:
     plain = {"see_steps": 2, "see_batch": 2, "talk_steps": 3, "talk_batch": 4, "steps": 2, "batch": 4}
-    rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0}
+    rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0, "save_seconds": 120}
     return argparse.Namespace(out=str(out), base=base, begin=begin, **(plain | changed), **rates)
 
 
@@ -515,10 +515,7 @@ def test_the_fit_finds_a_linear_map_and_says_what_it_explains() -> None:
         (["--begin", "see"], "--begin is for --base"),
     ],
 )
-def test_wrong_arguments_are_told(
-    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["pretrain_micro.py", *given])
-    with pytest.raises(SystemExit):
-        pretrain_micro.main()
-    assert said in capsys.readouterr().err
+def test_wrong_arguments_are_told(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain_micro.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pretrain_micro.py: error: ") and said in error and error.count("\n") == 1
