@@ -43,20 +43,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield where to write a file or a folder, which takes the place of `path` at the end of the block.
 
     A kill leaves the old one or the new one (of a folder that is replaced, for a moment, neither), and perhaps what was
-    begun beside it; an exception leaves the old one.
+    begun beside it; an exception in the block leaves the old one alone.
     """
     part, old = (path.with_name(f"{path.name}.{end}") for end in ("part", "old"))
     _remove(part)
     try:
         yield part
         sync(part)
-        if path.is_dir():  # a folder that is removed piece by piece could be taken for a whole one
-            _remove(old)
-            path.rename(old)
-        part.replace(path)
     except BaseException:
         _remove(part)
         raise
+    if path.is_dir():  # a folder that is removed piece by piece could be taken for a whole one
+        _remove(old)
+        path.rename(old)
+    part.replace(path)
     _remove(old)
 
 
