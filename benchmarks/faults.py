@@ -14,8 +14,6 @@ Runs are forks of a process that has imported everything, so that kills fall on 
 """
 
 import argparse
-import hashlib
-import json
 import math
 import multiprocessing
 import os
@@ -26,24 +24,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import psutil
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from agents import grpo, make_demonstrations, micro, pretrain_micro, report, sft, train_vlm, vlm_policy
 from benchmarks import evaluate
+from benchmarks.left_behind import broken, difference, repeated
 from benchmarks.provenance import RESULTS, provenance, readable
+from benchmarks.scripted_teacher import teach
 from pixel_env.command_line import Parser, UsageError, ending
 from pixel_env.journal import replace_text
-from pixel_env.trajectory import load_jsonl
 
 IMPORTED = (grpo, report, sft, vlm_policy)
 """What the commands import late, because it takes seconds."""
@@ -51,14 +45,12 @@ IMPORTED = (grpo, report, sft, vlm_policy)
 SMALL = (
     "--epochs 2 --batch-size 4 --demonstrations 16 --prompts 2 --group-size 2 --rl-steps 4 --save-steps 2"
     " --test-tasks 2 --batch-episodes 2 --max-new-tokens 12 --max-completion-tokens 300 --rl-batch-size 4"
-    " --rl-learning-rate 1e-3"
-    " --evaluate last"
+    " --rl-learning-rate 1e-3 --evaluate last"
 )
 PRETRAINING = "--see-steps 8 --see-batch 2 --talk-steps 8 --talk-batch 2 --steps 6 --batch 2 --save-seconds 0.5"
 CONCURRENCY = 4
-TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
-"""Of the weights: sums are not always made in the same order."""
 PATIENCE = 600.0
+"""Seconds for a run that nobody kills."""
 PACKAGES = ("torch", "transformers", "trl", "gymnasium", "safetensors")
 
 
@@ -69,8 +61,8 @@ class Job:
     Attributes:
         main: The command.
         arguments: What it is started with, besides ``--out``.
-        files: Those that are the same to the byte, whatever happened; of those with a "*" at least one is there.
-        weights: Folder of the weights, which are the same to `TOLERANCE`, or "".
+        files: What is the same, whatever happened, as `difference` takes it.
+        weights: Folder of the weights, or "".
         resume: It goes on with ``--resume``, and not with the same command.
         worker: It has a process of its own beside it.
     """
@@ -85,10 +77,11 @@ class Job:
     def command(self, out: Path) -> list[str]:
         """Return what to begin with, or to go on with."""
         begun = self.resume and (out / "config.json").exists()
-        return ["--resume" if begun else word for word in ([""] if begun else self.arguments.split())] + [
-            "--out",
-            str(out),
-        ]
+        return [*(["--resume"] if begun else self.arguments.split()), "--out", str(out)]
+
+    def check(self, whole: Path, out: Path) -> float:
+        """Compare a run with the undisturbed one, as `difference`."""
+        return difference(whole, out, self.files, self.weights)
 
 
 def jobs(model: Path, teacher: str) -> dict[str, Job]:
@@ -118,20 +111,23 @@ def jobs(model: Path, teacher: str) -> dict[str, Job]:
 
 
 def start(job: Job, out: Path, largest: int | None = None) -> int:
-    """Start a run in a process and a group of its own; returns its id. What it says is appended to a file beside."""
+    """Start a run in a process and a group of its own; returns its id. What it says is appended to a file beside.
+
+    With `largest`, no file may grow beyond that many bytes.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     if pid := os.fork():
         return pid
     os.setsid()
-    said = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = out.with_suffix(".log") if largest is None else os.devnull  # which would grow, too
+    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(said, 1)
     os.dup2(said, 2)
     code = 70
     try:
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         torch.set_num_threads(1)
         pretrain_micro.FITTED_VIEWS = 20
         arguments = job.command(out)
@@ -178,133 +174,6 @@ def group(pid: int) -> list[psutil.Process]:
     return found
 
 
-# --- what they leave ------------------------------------------------------------------------------------------------
-
-
-def broken(out: Path) -> list[str]:
-    """Return the files with a final name that cannot be read; lines that a kill cut short are no part of a file."""
-    wrong = []
-    for path in sorted(out.rglob("*")):
-        place = path.relative_to(out)
-        begun = any(Path(part).suffix in (".part", ".old") for part in place.parts)
-        marked = not str(place.parts[-2:-1]).count("checkpoint-") or (path.parent / "complete").exists()
-        if begun or not marked or not path.is_file():
-            continue
-        try:
-            _read(path)
-        except Exception as error:
-            wrong.append(f"{place}: {type(error).__name__}: {error}")
-    return wrong
-
-
-def _read(path: Path) -> None:
-    match path.suffix:
-        case ".json":
-            json.loads(path.read_bytes())
-        case ".jsonl":
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                json.loads(line)
-        case ".safetensors":
-            with safe_open(path, "pt") as tensors:
-                for name in tensors.keys():
-                    tensors.get_tensor(name)
-        case ".pt" | ".pth" | ".bin":
-            torch.load(path, weights_only=False)
-        case ".png":
-            Image.open(path).load()
-
-
-def difference(job: Job, expected: Path, got: Path) -> float:
-    """Return by how much the weights of two runs differ at most.
-
-    Raises:
-        RuntimeError: Something else does, or they differ by more than `TOLERANCE`.
-    """
-    for pattern in job.files:
-        sides = [_content(folder, pattern) for folder in (expected, got)]
-        if sides[0] != sides[1]:
-            raise RuntimeError(f"{pattern} of {got} is not that of {expected}")
-    if not job.weights:
-        return 0.0
-    first, second = (load_file(folder / job.weights / "model.safetensors") for folder in (expected, got))
-    for name, weights in first.items():
-        torch.testing.assert_close(second[name].float(), weights.float(), **TOLERANCE)
-    return max(float((second[name].float() - weights.float()).abs().max()) for name, weights in first.items())
-
-
-def _content(out: Path, pattern: str) -> Any:
-    """Return what may not differ in files; of "metrics", "result" and "report" what does not tell time or machine."""
-    if pattern == "metrics":
-        return {
-            (row["stage"], row["step"]) for row in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-        }
-    if pattern == "result":
-        return json.loads((out / "result.json").read_text())["overall"]["summary"]
-    if pattern == "report":
-        return json.loads((out / "report.json").read_text())["stages"]
-    return {
-        path.name: [t.task_id for t in load_jsonl(path)] if "*" in pattern else _digest(path)
-        for path in sorted(out.glob(pattern))
-    }
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def repeated(job: Job, out: Path) -> int:
-    """Return how much was done more than once: optimizer steps, or episodes."""
-    if (out / "metrics.jsonl").exists():
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        steps = [(row["stage"], row["step"]) for row in rows if "train_runtime" not in row]
-        return len(steps) - len(set(steps))
-    if (out / "costs.jsonl").exists():
-        return len((out / "costs.jsonl").read_text().splitlines()) - len(load_jsonl(out / "trajectories.jsonl"))
-    return 0
-
-
-# --- a teacher ------------------------------------------------------------------------------------------------------
-
-
-def teach(pipe: Any) -> None:
-    """Serve the chat protocol: say of every question of `search` what a teacher would. Sends its port."""
-    env = gym.make("PixelReason-Mixed-v0", suite=["search"], difficulty=[1], preset="micro", split="train")
-    tasks = env.unwrapped.tasks  # type: ignore[attr-defined]
-    answers = {task.question: task.answers[0] for task in (tasks[index] for index in range(64))}
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            text = "".join(part.get("text", "") for part in body["messages"][1]["content"])
-            said = {"analysis": "Many small things.", "target": "what is asked about", "answer": "unknown"}
-            if "A closer look" in text:
-                said["answer"] = answers.get(text.partition("Question: ")[2].partition("\n")[0], "unknown")
-            wanted = [name for name in said if f'"{name}"' in text.rpartition("Reply: ")[2]]
-            message = {"role": "assistant", "content": json.dumps({name: said[name] for name in wanted})}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
-            reply = {"id": "", "object": "chat.completion", "created": 0, "model": "tiny"}
-            sent = json.dumps(reply | {"choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:  # a client that was killed
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    pipe.send(server.server_port)
-    server.serve_forever()
-
-
 # --- trials ---------------------------------------------------------------------------------------------------------
 
 
@@ -327,8 +196,8 @@ def killed(job: Job, folder: Path, whole: Path, seconds: float, kills: int, rng:
                 process.kill()
             wrong += broken(out)
         finish(job, out)
-        apart = max(apart, difference(job, whole, out))
-        again += repeated(job, out)
+        apart = max(apart, job.check(whole, out))
+        again += repeated(out)
     return {
         "kills": done, "of_the_process_alone": alone, "processes_left_behind": left, "runs": runs, "repeated": again,
         "broken_files": wrong, "weights_differ_by": apart,
@@ -343,11 +212,11 @@ def filled(job: Job, folder: Path, whole: Path, times: int, rng: np.random.Gener
         out = folder / f"full-{number}"
         limit = int(math.exp(rng.uniform(math.log(500), math.log(largest))))
         code = ended(start(job, out, limit), PATIENCE)
-        told += code == 1
+        told += code in (1, 2)
         ended_well += code == 0
         wrong += broken(out)
         finish(job, out)
-        difference(job, whole, out)
+        job.check(whole, out)
     return {"times": times, "told": told, "did_not_matter": ended_well, "broken_files": wrong}
 
 
@@ -361,7 +230,7 @@ def twice(job: Job, folder: Path, whole: Path) -> bool:
     refused = ended(start(job, out), PATIENCE) == 2 and "another run is at work" in out.with_suffix(".log").read_text()
     if ended(first, PATIENCE) != 0:
         raise RuntimeError(f"the first run in {out} did not end well")
-    difference(job, whole, out)
+    job.check(whole, out)
     return refused
 
 
@@ -377,7 +246,7 @@ def without_worker(job: Job, folder: Path, whole: Path, seconds: float, kills: i
                 done += 1
         if code != 0:
             raise RuntimeError(f"expected exit code 0 after a kill of its worker, got {code}, see {out}.log")
-        difference(job, whole, out)
+        job.check(whole, out)
     return done
 
 
