@@ -49,7 +49,7 @@ SMALL = (
 )
 PRETRAINING = "--see-steps 8 --see-batch 2 --talk-steps 8 --talk-batch 2 --steps 6 --batch 2 --save-seconds 0.5"
 CONCURRENCY = 4
-PATIENCE = 600.0
+PATIENCE = 3600.0
 """Seconds for a run that nobody kills."""
 PACKAGES = ("torch", "transformers", "trl", "gymnasium", "safetensors")
 
