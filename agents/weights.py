@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import is_peft_model
 
 from pixel_env.journal import replacing
@@ -80,7 +81,8 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
     trained = choose_trained(model, lora, vision)
     yield trained
     if lora:
-        with replacing(Path(out) / "adapter") as part:
-            trained.save_pretrained(part)
+        if PartialState().is_main_process:  # all processes have the same
+            with replacing(Path(out) / "adapter") as part:
+                trained.save_pretrained(part)
         trained.merge_and_unload()
     model.requires_grad_(True)

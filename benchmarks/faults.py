@@ -223,12 +223,12 @@ def filled(job: Job, folder: Path, whole: Path, times: int, rng: np.random.Gener
 def twice(job: Job, folder: Path, whole: Path) -> bool:
     """Start a second run while one is at work; returns whether it refuses."""
     out = folder / "twice"
-    first = start(job, out)
-    while not (out / "lock").exists():
-        time.sleep(0.005)
-    time.sleep(0.2)
+    first, code = start(job, out), None
+    while code is None and not (out / "lock").exists():
+        code = ended(first, 0.005)
+    code = code or ended(first, 0.2)
     refused = ended(start(job, out), PATIENCE) == 2 and "another run is at work" in out.with_suffix(".log").read_text()
-    if ended(first, PATIENCE) != 0:
+    if (code if code is not None else ended(first, PATIENCE)) != 0:
         raise RuntimeError(f"the first run in {out} did not end well")
     job.check(whole, out)
     return refused

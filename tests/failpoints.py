@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import warnings
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from pixel_env import journal
+from pixel_env.command_line import run_folder
 
 
 @contextmanager
@@ -49,10 +49,7 @@ def no_room() -> None:
 
 def in_fork(work: Callable[[], Any], log: Path) -> int:
     """Do work in a fork; returns its exit code, that of a signal negative. What it says on stderr goes to a file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where other tests have left threads
-        pid = os.fork()
-    if pid:
+    if pid := _fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 70
     try:
@@ -86,23 +83,28 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from pixel_env.command_line import run_folder
-with run_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 @contextmanager
-def held_by_another(out: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that is at work in a run folder."""
-    command = [sys.executable, "-c", HOLD, str(out)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
+def held_by_another(out: Path) -> Iterator[None]:
+    """A process is at work in a run folder, and is killed at the end of the block."""
+    reading, writing = os.pipe()
+    if not (pid := _fork()):
         try:
-            yield process
+            with run_folder(out):
+                os.write(writing, b"held")
+                signal.pause()
         finally:
-            process.kill()
+            os._exit(1)
+    os.close(writing)
+    try:
+        assert os.read(reading, 4) == b"held"
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where other tests have left threads
+        return os.fork()
