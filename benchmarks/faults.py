@@ -226,7 +226,7 @@ def twice(job: Job, folder: Path, whole: Path) -> bool:
     first, code = start(job, out), None
     while code is None and not (out / "lock").exists():
         code = ended(first, 0.005)
-    code = code or ended(first, 0.2)
+    code = ended(first, 0.2) if code is None else code
     refused = ended(start(job, out), PATIENCE) == 2 and "another run is at work" in out.with_suffix(".log").read_text()
     if (code if code is not None else ended(first, PATIENCE)) != 0:
         raise RuntimeError(f"the first run in {out} did not end well")
