@@ -10,10 +10,12 @@ each kill every file is read that bears its final name, and at the end the folde
 does. The same with files that may not grow beyond a size drawn at random (RLIMIT_FSIZE), in place of a full disk; with
 a second run started beside; and, of the pretraining, with kills of the process that makes its batches alone.
 
-Runs are forks of a process that has imported everything, so that kills fall on work.
+A job is added to the JSON file when it is done, in place of its older figures. Runs are forks of a process that has
+imported everything, so that kills fall on work.
 """
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
@@ -284,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"expected --kills of at least 1, got {asked.kills}")
         torch.set_num_threads(1)  # a process with threads must not be forked
         os.environ |= {"TOKENIZERS_PARALLELISM": "false", "NO_PROXY": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
-        written: dict[str, Any] = provenance(PACKAGES) | {"seed": asked.seed, "jobs": {}}
+        written: dict[str, Any] = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
         ours, theirs = multiprocessing.Pipe()
         server = multiprocessing.get_context("fork").Process(target=teach, args=(theirs,), daemon=True)
         server.start()
@@ -295,10 +297,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if name in asked.jobs:
                     print(name, file=sys.stderr)
                     rng = np.random.default_rng([asked.seed, names.index(name)])
-                    written["jobs"][name] = trial(job, Path(folder) / name, asked.kills, rng)
+                    about = provenance(PACKAGES) | {"seed": asked.seed}
+                    written[name] = about | trial(job, Path(folder) / name, asked.kills, rng)
                     replace_text(asked.out, readable(written))
         server.terminate()
-        print(readable(written["jobs"]))
+        print(readable(written))
     return end.code
 
 
