@@ -28,6 +28,7 @@ from agents.engine import Engine, restrict_vocabulary
 from agents.group_rewards import columns, group_rewards, step_metrics, table
 from agents.rl_config import RLConfig, trl_config
 from agents.sft import ProgressBar
+from agents.shared_prompts import SharedPrompts, share_prompts
 from agents.token_passes import pass_by_pass, token_passes
 from agents.transcript import Sample
 from agents.weights import trained_part, without_wrapper
@@ -152,7 +153,7 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         return torch.from_numpy(rewards).float().to(self.accelerator.device)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's, but rollouts of an optimizer step are put in order of length: neighbours share a pass and its padding.
+        """TRL's, but rollouts of an optimizer step are put in order: groups share a pass, its padding and their prompt.
 
         Those without an advantage come last, where they make passes that cost nothing.
         """
@@ -161,6 +162,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         steps = self.args.steps_per_generation
         if self._step % steps == 0 or self._buffered_inputs is None:
             rollouts = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            first = self.accelerator.process_index * len(rollouts["advantages"])
+            rollouts["group"] = (first + torch.arange(len(rollouts["advantages"]))) // self.num_generations
             rollouts = self._without_uniform_groups(rollouts)
             rollouts = _taken(rollouts, in_order_of_length(rollouts, self._config.updates))
             parts = split_tensor_dict(rollouts, steps)
@@ -168,12 +171,37 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, *args: Any, batch_size: int | None = None, **kwargs: Any
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """TRL's; what it computes without a gradient, of all rollouts, is limited in tokens too."""
+        """TRL's; of a pass with a gradient, neighbours with the same prompt share a row."""
+        if batch_size is None and (shared := self._shared(input_ids, attention_mask, logits_to_keep, kwargs)):
+            with self.accelerator.autocast():
+                outputs = model(**shared.inputs, fused_lm_head=True)
+            values = (shared.of_rollouts(each, input_ids) for each in (outputs.log_probs, outputs.entropy))
+            return *(each[:, -logits_to_keep:] for each in values), None
         if batch_size and self._config.batch_tokens:
             batch_size = max(1, self._config.batch_tokens // input_ids.shape[1])
-        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, batch_size=batch_size, **kwargs)
+        return super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
+        )
+
+    def _shared(
+        self, ids: torch.Tensor, mask: torch.Tensor, width: int, vision: Mapping[str, Any]
+    ) -> SharedPrompts | None:
+        """Rows with shared prompts, where there are images, and attention that takes any mask."""
+        model = without_wrapper(self.accelerator.unwrap_model(self.model))
+        grid, types = vision.get("image_grid_thw"), vision.get("mm_token_type_ids")
+        if grid is None or types is None or model.config._attn_implementation not in ("sdpa", "eager"):
+            return None
+        merge = model.config.vision_config.spatial_merge_size**2
+        pixels, images, positions = vision["pixel_values"], vision["num_images"], model.model.get_rope_index
+        return share_prompts(ids, mask, width, types, pixels, grid, images, positions, merge)
 
     def _without_uniform_groups(self, rollouts: dict[str, Any]) -> dict[str, Any]:
         """Do with the rollouts that have no advantage as `RLConfig.uniform_groups` says."""
@@ -253,7 +281,7 @@ OF_COMPLETIONS = (
     "sampling_per_token_logps", "importance_sampling_ratio",
 )  # fmt: skip
 """Inputs of TRL's loss with one row a rollout and one column a token behind the prompt."""
-PER_ROW = (*OF_COMPLETIONS, "prompt_ids", "prompt_mask", "advantages", "mm_token_type_ids")
+PER_ROW = (*OF_COMPLETIONS, "prompt_ids", "prompt_mask", "advantages", "mm_token_type_ids", "group")
 """Inputs of TRL's loss with one row a rollout."""
 
 
@@ -289,15 +317,25 @@ def chosen_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]
 
 
 def in_order_of_length(rollouts: Mapping[str, Any], updates: int) -> torch.Tensor:
-    """Indices (B,) of rollouts for `updates` optimizer steps: drawn at random for each, then longest first.
+    """Indices (B,) of rollouts for `updates` optimizer steps, groups side by side, as they share their prompts.
+
+    Groups are drawn at random for each step, then those with the most tokens come first.
 
     Args:
-        rollouts: "prompt_mask" (B, P), "completion_mask" (B, C), "advantages" (B,), of which 0 goes last.
+        rollouts: "prompt_mask" (B, P), "completion_mask" (B, C), "group" (B,), "advantages" (B,), of which 0 counts
+            for nothing.
         updates: Divides B.
     """
     length = rollouts["prompt_mask"].sum(1) + rollouts["completion_mask"].sum(1)
-    key = (length * (rollouts["advantages"] != 0)).cpu()
-    return torch.cat([part[key[part].argsort(descending=True)] for part in torch.randperm(len(key)).chunk(updates)])
+    counted = (length * (rollouts["advantages"] != 0)).cpu()
+    group = rollouts["group"].unique(return_inverse=True)[1]
+    place = torch.randperm(int(group.max()) + 1)[group]
+    tokens = torch.zeros(len(counted), dtype=counted.dtype)
+    order = []
+    for part in place.argsort(stable=True).chunk(updates):
+        of_group = tokens.index_add(0, place[part], counted[part])
+        order.append(part[of_group[place[part]].argsort(descending=True, stable=True)])
+    return torch.cat(order)
 
 
 def replayed(advantages: torch.Tensor) -> torch.Tensor:

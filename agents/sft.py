@@ -8,6 +8,7 @@ whatever they hold. Prompts are made by the same encoder as in RL and evaluation
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,24 @@ def collate(examples: Sequence[Tokens], encoder: ChatEncoder) -> dict[str, torch
         "pixel_values": pixel_values,
         "image_grid_thw": image_grid_thw,
     }
+
+
+@contextmanager
+def causal_only(model: Any) -> Iterator[None]:
+    """Let a Qwen2.5-VL attend without a mask of its padding, which takes half of the time.
+
+    Only for rows that are padded on the right: no token is followed by one that it attends to, and nothing of the
+    padding is scored.
+    """
+
+    def without_mask(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | {"attention_mask": None}
+
+    hook = model.model.language_model.register_forward_pre_hook(without_mask, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler[int]):
@@ -336,7 +355,7 @@ def warm_start(
     )
     bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
     checkpoint = last_checkpoint(out) if resume else None
-    with trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
+    with causal_only(model), trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
         trainer = WarmStartTrainer(
             trained, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
         )

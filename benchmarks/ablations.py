@@ -3,7 +3,7 @@
     python benchmarks/ablations.py --plan                          # what there is to do
     python benchmarks/ablations.py                                 # everything, in runs/ablations
     python benchmarks/ablations.py --report                        # only the tables of what is done so far
-    python benchmarks/ablations.py --seeds 1 --other-seeds 1 --rl-steps 20 --demonstrations 800    # a first look
+    python benchmarks/ablations.py --seeds 1 --other-seeds 1 --rl-steps 20     # a first look
 
 Every cell, a recipe with a seed, is a run of agents/train_vlm.py in a folder of its own; options that this command does
 not know are passed through to it. After a stop or a kill the same command goes on: cells that are done are kept, the
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Plan, argparse.Namespace]:
     add("--seeds", type=int, default=5, help="seeds of warm start, full recipe and no curiosity (%(default)s)")
     add("--other-seeds", type=int, default=3, help="seeds of the other rows (%(default)s)")
     add("--test-tasks", type=int, default=500, help="test tasks a suite (%(default)s)")
-    add("--demonstrations", type=int, default=800, help="of a warm start; see ROWS for the others (%(default)s)")
+    add("--demonstrations", type=int, default=640, help="of a warm start; see ROWS for the others (%(default)s)")
     add("--model", default=run_settings.parser("").get_default("model"), help="the base (%(default)s)")
     add("--jobs", type=int, default=1, help="cells at a time, which share the cores (%(default)s)")
     add("--out", type=Path, default=Path("runs/ablations"), help="folder of everything (%(default)s)")

@@ -8,6 +8,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from pixel_env.actions import MAX_TURN_CHARACTERS
+
 FRAMES_A_SECOND = 30
 FRAMES = 16
 """Frames of a video that are looked at."""
@@ -27,7 +29,7 @@ class Scale:
         repeats: Rounds of quick comparisons; slow ones take a third.
         steps: Steps in one call where a step is short.
         num_envs: Sizes of vector environments.
-        characters: Length of hostile texts.
+        characters: Length of hostile texts; the most that is read, as longer turns are refused by their length.
     """
 
     jpegs: tuple[tuple[str, int, int, int], ...] = (
@@ -42,7 +44,7 @@ class Scale:
     repeats: int = 6
     steps: int = 200
     num_envs: tuple[int, ...] = (2, 8)
-    characters: int = 10**6
+    characters: int = MAX_TURN_CHARACTERS
 
 
 def pixels(megapixels: float) -> int:

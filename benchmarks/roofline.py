@@ -67,7 +67,8 @@ def _squares(length: int, part: int) -> int:
 
 def training_flop(
     config: Any,
-    lengths: Iterable[int],
+    tokens: int,
+    pairs: int,
     scored: int,
     grids: Iterable[Grid],
     trained_layers: int,
@@ -78,15 +79,15 @@ def training_flop(
 
     Args:
         config: Of a Qwen2.5-VL.
-        lengths: Of the sequences, without padding.
+        tokens: Of the sequences, without padding.
+        pairs: Of a token and one that it attends to, itself included: `causal` of the length of a sequence.
         scored: Tokens whose logits are needed.
         grids: Patches of the views.
         trained_layers: How many of the last layers of the language model learn; nothing goes back further.
         head_trained: Whether the output head learns.
         vision_trained: Whether the vision tower learns.
     """
-    lengths = list(lengths)
-    layers = layers_flop(config, sum(lengths), sum(map(causal, lengths)))
+    layers = layers_flop(config, tokens, pairs)
     share = trained_layers / config.text_config.num_hidden_layers
     head = 2 * head_weights(config) * scored
     vision = vision_flop(config, grids)

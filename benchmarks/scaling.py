@@ -68,7 +68,7 @@ PLANS: dict[str, tuple[Point, ...]] = {
 FORMULAS = {
     "flop": "2 a weight and token forwards, 4 backwards where it is trained; 4 * hidden a layer and pair of query and "
     "key; vision tower by patches, its windows as they are; output head only where logits are needed; nothing "
-    "twice for checkpointing",
+    "twice for checkpointing, a prompt once a row that rollouts share",
     "mfu": "flop of the steps / seconds of the steps / flop_per_second of the matrix product",
     "decode_bytes": "weights of the language model and its head once a step, keys and values of all tokens kept, a "
     "prompt once a group",
@@ -157,10 +157,16 @@ def table(points: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def planned(sizes: Sequence[str], kinds: Sequence[str], prompts: int) -> list[Point]:
     """Points of some sizes, none with more prompts than there are."""
-    small = [("rollouts", False), ("sft", False), ("sft", True), ("grpo", False)]
     points = []
     for size in sizes:
-        plan = PLANS.get(size, tuple(Point(size, kind, checkpointing=again) for kind, again in small))
+        small = (
+            Point(size, "rollouts"),
+            Point(size, "sft"),
+            Point(size, "sft", checkpointing=True),
+            Point(size, "grpo", batch_size=8),
+            Point(size, "grpo", batch_size=8, shared=False),
+        )
+        plan = PLANS.get(size, small)
         points += [dataclasses.replace(p, prompts=min(p.prompts, prompts)) for p in plan if p.kind in kinds]
     return points
 

@@ -45,6 +45,7 @@ class Point:
         checkpointing: Whether activations are computed again in the backward pass.
         batch_size: Sequences a pass.
         prompts: Tasks played at a time.
+        shared: Whether rollouts of a task share the row of their prompt, see `agents.shared_prompts`.
     """
 
     size: str
@@ -53,6 +54,7 @@ class Point:
     checkpointing: bool = False
     batch_size: int = 2
     prompts: int = 2
+    shared: bool = True
 
     @property
     def name(self) -> str:
@@ -60,7 +62,8 @@ class Point:
         if self.kind == "rollouts":
             return f"{self.size} rollouts, {self.prompts} prompts"
         again = "checkpointing" if self.checkpointing else "no checkpointing"
-        return f"{self.size} {self.kind}, trained: {self.trained}, {again}, batch {self.batch_size}"
+        rows = "" if self.shared else ", a row a rollout"
+        return f"{self.size} {self.kind}, trained: {self.trained}, {again}, batch {self.batch_size}{rows}"
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,14 @@ def about(model: Any, bench: Bench) -> dict[str, Any]:
     return found
 
 
-def _flop(point: Point, config: Any, lengths: Sequence[int], scored: int, images: Sequence[np.ndarray]) -> int:
-    """FLOP of a training pass over sequences."""
+def _flop(point: Point, config: Any, tokens: int, pairs: int, scored: int, images: Sequence[np.ndarray]) -> int:
+    """FLOP of training passes, see `roofline.training_flop`."""
     layers = config.text_config.num_hidden_layers
     part = point.trained not in ("all", "language")
     return roofline.training_flop(
         config,
-        lengths,
+        tokens,
+        pairs,
         scored,
         map(grid, images),
         trained_layers=int(point.trained) if part else layers,
@@ -163,7 +167,8 @@ def measure_sft(point: Point, bench: Bench) -> dict[str, Any]:
     examples = [example for batch in batches[clock.warm_up : len(clock.ends)] for example in batch]
     lengths, total = [len(example.ids) for example in examples], sum(seconds)
     scored = sum(sum(example.loss) for example in examples)
-    flop = _flop(point, model.config, lengths, scored, [image for example in examples for image in example.images])
+    images = [image for example in examples for image in example.images]
+    flop = _flop(point, model.config, sum(lengths), sum(map(causal, lengths)), scored, images)
     return about(model, bench) | {
         "steps": len(seconds),
         "seconds_per_step": total / len(seconds),
@@ -200,6 +205,8 @@ def measure_grpo(point: Point, bench: Bench) -> dict[str, Any]:
         patched.enter_context(patch("agents.grpo.Engine", ForcedEngine))
         for method, phase in phases.items():
             patched.enter_context(patch.object(timed, method, watch.timing(phase, getattr(timed, method))))
+        if not point.shared:
+            patched.enter_context(patch.object(timed, "_shared", lambda *_: None))
         trainer = CuriosityGRPOTrainer(
             model,
             bench.encoder,
@@ -215,8 +222,7 @@ def measure_grpo(point: Point, bench: Bench) -> dict[str, Any]:
     seconds, means = clock.counted()
     samples: list[Sample] = trainer._samples
     lengths = [len(sample.prompt_ids) + len(sample.completion_ids) for sample in samples]
-    scored = sum(len(sample.completion_ids) for sample in samples)
-    flop = _flop(point, model.config, lengths, scored, [image for sample in samples for image in sample.images])
+    flop = _passes_flop(point, bench, model.config, samples)
     return about(model, bench) | {
         "rollouts": len(samples),
         "correctness": fmean(sample.trajectory.correct for sample in samples),
@@ -229,6 +235,26 @@ def measure_grpo(point: Point, bench: Bench) -> dict[str, Any]:
         "rollouts_per_second": len(samples) / fmean(seconds),
         "passes_flop_per_second": flop / means["passes"],
     }
+
+
+def _passes_flop(point: Point, bench: Bench, config: Any, samples: Sequence[Sample]) -> int:
+    """FLOP of the passes over groups of rollouts, a prompt once in each row that shares it."""
+    together = min(point.batch_size, bench.group_size) if point.shared else 1
+    groups = [samples[k : k + bench.group_size] for k in range(0, len(samples), bench.group_size)]
+    rows = [group[k : k + together] for group in groups for k in range(0, len(group), together)]
+    prompts = [len(row[0].prompt_ids) for row in rows]
+    written = [[len(sample.completion_ids) for sample in row] for row in rows]
+    tokens = sum(map(sum, written), sum(prompts))
+    pairs = sum(
+        causal(p) + sum(causal(p + c) - causal(p) for c in lengths) for p, lengths in zip(prompts, written, strict=True)
+    )
+    images = [
+        image
+        for row in rows
+        for k, sample in enumerate(row)
+        for image in sample.images[k and sample.num_prompt_images :]
+    ]
+    return _flop(point, config, tokens, pairs, sum(map(sum, written)), images)
 
 
 def measure_rollouts(point: Point, bench: Bench) -> dict[str, Any]:

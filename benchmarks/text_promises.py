@@ -169,7 +169,7 @@ def check_page(text: str) -> None:
     assert json.loads(block) == {"text": text}
 
 
-def check_growth(text: str, lengths: Sequence[int] = (2**16, 2**19), tries: int = 3) -> None:
+def check_growth(text: str, lengths: Sequence[int] = (2**15, 2**18), tries: int = 3) -> None:
     """Time grows with the length, not with its square: 8 times the length takes less than 32 times as long.
 
     Coarse, because other processes disturb it: only what is slow every time counts. CPU seconds of this process.

@@ -25,7 +25,7 @@ import numpy as np
 
 from pixel_env.json_schema import Mismatch, Schema, fitted
 
-MAX_TURN_CHARACTERS = 2**20  # a longer turn is not read: bounds time and memory, whatever a policy writes
+MAX_TURN_CHARACTERS = 2**18  # a longer turn is not read: bounds time and memory, whatever a policy writes
 MAX_CALL_CHARACTERS = 4096  # longer than any sensible call; keeps the JSON parser's work bounded
 MAX_NESTING = 4  # object > arguments > list is 3; the JSON parser recurses, so depth must be bounded before it runs
 SHOWN_CHARACTERS = 60  # of the policy's own text repeated in a reason

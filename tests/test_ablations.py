@@ -81,7 +81,7 @@ def test_commands_of_cells(tmp_path: Path) -> None:
     options = ["--demonstrations", "10"]
     assert first.arguments(tmp_path, "base", options) == [
         "--model", "base", "--stages", "warm_start", "--seed", "3", "--evaluate", "last", *options,
-        "--textual-share", "1", "--demonstrations", "40", "--out", str(tmp_path / "instructed" / "seed-3"),
+        "--textual-share", "1", "--demonstrations", "50", "--out", str(tmp_path / "instructed" / "seed-3"),
     ]  # fmt: skip
     start = str(tmp_path / "instructed" / "seed-3" / "warm_start" / "model")
     assert warm.arguments(tmp_path, "base", options)[:4] == ["--model", start, "--stages", "warm_start"]
@@ -139,7 +139,7 @@ def test_the_report_of_folders_made_by_hand(
     assert rows["full"]["outcomes"]["all"]["no_look"] > 0 and rows["full"]["rapr"]["all"]["mean"] == 0
     assert written["seconds"]["full"] == {"0": {"rl": 60}, "1": {"rl": 60}}
     assert (
-        written["options"] == [*RECIPE, "--demonstrations", "800", "--test-tasks", "500"]
+        written["options"] == [*RECIPE, "--demonstrations", "640", "--test-tasks", "500"]
         and written["model"] == "micro_base"
     )
     text = (tmp_path / "ablations.md").read_text()

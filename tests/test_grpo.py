@@ -339,21 +339,54 @@ def test_divergence_is_that_from_the_policy_at_the_start(tmp_path: Path) -> None
         RLConfig(kl=-1.0)
 
 
-def test_rollouts_of_a_step_are_put_in_order_of_length() -> None:
+def test_rollouts_of_a_step_are_put_in_order_of_length_group_by_group() -> None:
     torch.manual_seed(0)
     lengths = torch.tensor([5, 9, 2, 7, 3, 8, 1, 6])
     completion_mask = (torch.arange(9) < lengths[:, None]).long()
-    advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 1.0, 0.5, 0.5, 0.0])
+    advantages = torch.tensor([1.0, -1.0, 0.5, 0.0, 1.0, -0.5, 0.0, 0.0])
     rollouts = {"prompt_mask": torch.ones(8, 4), "completion_mask": completion_mask, "advantages": advantages}
-    order = in_order_of_length(rollouts, updates=1).tolist()
-    assert order[:6] == [1, 5, 0, 4, 2, 6] and sorted(order[6:]) == [3, 7]
+    rollouts["group"] = torch.tensor([3, 3, 4, 4, 5, 5, 6, 6])
+    assert in_order_of_length(rollouts, updates=1).tolist() == [0, 1, 4, 5, 2, 3, 6, 7]  # 22, 19, 6 and no tokens
     steps = [in_order_of_length(rollouts, updates=2).chunk(2) for _ in range(20)]
-    assert len({tuple(sorted(one.tolist())) for one, _ in steps}) > 10  # which step a rollout is in stays random
+    assert len({tuple(sorted(one.tolist())) for one, _ in steps}) > 3  # which step a group is in stays random
     for pair in steps:
         assert sorted(torch.cat(pair).tolist()) == list(range(8))
         for part in pair:
-            keys = (lengths + 4)[part] * (advantages[part] != 0)
-            assert keys.tolist() == sorted(keys.tolist(), reverse=True)
+            assert rollouts["group"][part].tolist() in ([g, g, h, h] for g in (3, 5, 4, 6) for h in (5, 4, 6))
+    mixed = rollouts | {"group": torch.tensor([3, 4, 3, 4, 5, 3, 4, 5])}  # as replay leaves them
+    assert in_order_of_length(mixed, updates=1).tolist() == [0, 2, 5, 1, 3, 6, 4, 7]
+
+
+def test_shared_prompts_change_neither_log_probabilities_nor_gradients(tmp_path: Path) -> None:
+    """Beside TRL's own forward pass, a row a rollout, in double precision."""
+    trainer, inputs = scripted_inputs(tmp_path, dataclasses.replace(SMALL, temperature=0.7), tiny_vlm.model().double())
+    trainer._engine = None  # type: ignore[assignment]  # single precision is its own
+    chosen = chosen_rows(inputs, torch.tensor([0, 1, 2, 4, 7]))
+    chosen["pixel_values"] = chosen["pixel_values"].double()
+    ids, mask = (torch.cat([chosen[f"prompt_{name}"], chosen[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    width = chosen["completion_ids"].shape[1]
+    vision = {k: chosen[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    shared = trainer._shared(ids, mask, width, vision)
+    assert shared is not None and len(shared.source) == 2
+    assert shared.inputs["image_grid_thw"].shape[0] < chosen["image_grid_thw"].shape[0]
+    found = []
+    for compute in (CuriosityGRPOTrainer, GRPOTrainer):
+        logps, entropies, _ = compute._get_per_token_logps_and_entropies(
+            trainer, trainer.model, ids, mask, width, compute_entropy=True, **vision
+        )
+        written = chosen["completion_mask"].bool()
+        weights = torch.linspace(-1, 1, int(written.sum()), dtype=torch.float64)
+        trainer.model.zero_grad()
+        (logps[written] * weights).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        found.append((logps[written].detach(), entropies[written].detach(), gradient))
+    (*values, ours), (*others, theirs) = found
+    torch.testing.assert_close(values, others, rtol=1e-9, atol=1e-11)
+    assert (ours - theirs).norm() < 1e-6 * theirs.norm()  # norms and rotations are in single precision in any case
+    alone = torch.tensor([0, 4])  # of two tasks
+    few = chosen_rows(inputs, alone)
+    rest = {k: few[k] for k in vision}
+    assert trainer._shared(few["prompt_ids"], few["prompt_mask"], 1, rest) is None
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ def test_memory_is_bounded(reader) -> None:  # type: ignore[no-untyped-def]
     assert peak(longer) < 2**16
     action = reader(longer)
     assert isinstance(action, Malformed) and not action.attempted_call
-    assert action.reason == "expected a turn of at most 1048576 characters, got 1048577"
-    call = f'<tool_call>{{"name": "crop_image_normalized", "arguments": [{"[1,2]," * 100_000}1]}}</tool_call>'
-    assert peak(call) < 2**23  # 600,000 characters that JSON would make 200,000 objects of
+    assert action.reason == "expected a turn of at most 262144 characters, got 262145"
+    call = f'<tool_call>{{"name": "crop_image_normalized", "arguments": [{"[1,2]," * 40_000}1]}}</tool_call>'
+    assert peak(call) < 2**23  # 240,000 characters that JSON would make 80,000 objects of
 
 
 def events_of(folder: Path, *arguments: str) -> dict[str, list[str]]:

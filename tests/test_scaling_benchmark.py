@@ -62,11 +62,11 @@ def test_counts_by_hand() -> None:
     assert [causal(length) for length in (1, 2, 3)] == [1, 3, 6]
     forward = 2 * LAYERS * 5 + 4 * 2 * 64 * (6 + 3)  # sequences of 3 and 2 tokens
     vision = roofline.vision_flop(TINY, [(4, 4)])
-    assert roofline.training_flop(TINY, [3, 2], 4, [(4, 4)], 2) == 3 * forward + 6 * HEAD * 4 + vision
-    assert roofline.training_flop(TINY, [3, 2], 4, [(4, 4)], 2, vision_trained=True) - vision == 3 * forward + (
+    assert roofline.training_flop(TINY, 5, 9, 4, [(4, 4)], 2) == 3 * forward + 6 * HEAD * 4 + vision
+    assert roofline.training_flop(TINY, 5, 9, 4, [(4, 4)], 2, vision_trained=True) - vision == 3 * forward + (
         6 * HEAD * 4 + 2 * vision
     )
-    assert roofline.training_flop(TINY, [3, 2], 4, [], 1, head_trained=False) == 2 * forward + 4 * HEAD * 4
+    assert roofline.training_flop(TINY, 5, 9, 4, [], 1, head_trained=False) == 2 * forward + 4 * HEAD * 4
     keys_and_values = 2 * 2 * 32  # of a token, in two layers, two of four heads of 16
     assert roofline.decoding_bytes(TINY, [10, 12], item=2) == 2 * (2 * (LAYERS + HEAD) + keys_and_values * 22)
 
@@ -87,24 +87,27 @@ def test_points_of_a_tiny_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scaling.json"
-    rollouts, whole, again, grpo = run(monkeypatch, out)
-    assert not [row for row in (rollouts, whole, again, grpo) if "failed" in row]
+    points = rollouts, whole, again, grpo, alone = run(monkeypatch, out)
+    assert not [row for row in points if "failed" in row]
     assert rollouts["log_probability_difference"]["largest"] < 1e-3
     assert rollouts["decode_steps"] > 10 and rollouts["rollouts"] == 2
     for row, seconds in ((rollouts, "seconds"), (whole, "seconds_per_step"), (grpo, "seconds_per_step")):
         assert sum(row["phases"].values()) == pytest.approx(row[seconds], rel=1e-2)
         assert min(row["phases"].values()) >= 0
     assert grpo["correctness"] == 0.5 and grpo["skipped_steps"] == 0 and grpo["phases"]["passes"] > 0
+    assert alone["name"].endswith("a row a rollout") and alone["tokens_per_rollout"] == grpo["tokens_per_rollout"]
+    flop = [row["passes_flop_per_second"] * row["phases"]["passes"] for row in (grpo, alone)]
+    assert 0.5 < flop[0] / flop[1] < 0.95  # two rollouts and one prompt
     assert whole["trained_parameters"] == whole["parameters"] and again["checkpointing"]
     assert whole["trained_tokens_per_example"] < whole["tokens_per_example"]
     said = capsys.readouterr().out
-    assert all(f"| {row['name']} |" in said for row in (rollouts, whole, again, grpo))
+    assert all(f"| {row['name']} |" in said for row in points)
 
     def not_again(*_: Any) -> dict[str, Any]:
         raise AssertionError("measured already")
 
     monkeypatch.setattr(scaling, "MEASURES", dict.fromkeys(scaling.MEASURES, not_again))
-    assert run(monkeypatch, out) == [rollouts, whole, again, grpo]
+    assert run(monkeypatch, out) == list(points)
 
 
 def test_a_point_that_fails_is_recorded_and_the_next_one_begins(
@@ -118,7 +121,7 @@ def test_a_point_that_fails_is_recorded_and_the_next_one_begins(
 
     monkeypatch.setattr(scaling, "MEASURES", {"rollouts": full, "grpo": broken})
     rows = run(monkeypatch, tmp_path / "scaling.json", "rollouts grpo")
-    assert [row["failed"] for row in rows] == ["out of memory", "RuntimeError: no such kernel"]
+    assert [row["failed"] for row in rows] == ["out of memory", *["RuntimeError: no such kernel"] * 2]
     assert "| out of memory |" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """The warm start: what is trained, that prompts are those of acting, and that a resumed run is the same run."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import LOOKS, demonstrations
 from agents.engine import Engine
 from agents.run_tasks import check_made_alike, is_demonstrations
-from agents.sft import Examples, LengthGroupedSampler, collate, observations, to_example, warm_start
+from agents.sft import Examples, LengthGroupedSampler, causal_only, collate, observations, to_example, warm_start
 from agents.vlm_policy import read
 from pixel_env.game import Game
 from pixel_env.rollout import Conversation, Episode
@@ -144,6 +145,24 @@ def test_collate(encoder: ChatEncoder) -> None:
     assert batch["mm_token_type_ids"].tolist() == [[0, 1, 1, 0, 0, 0], [0] * 6]
     assert batch["image_grid_thw"].tolist() == [[1, 2, 4]]
     assert len(batch["pixel_values"]) == 8
+
+
+def test_padding_on_the_right_needs_no_mask(made: list[Trajectory], encoder: ChatEncoder) -> None:
+    trained, examples = model(), Examples(encoder, made[:4], progress=False)
+    batch = collate([examples[index] for index in range(4)], encoder)
+    assert not batch["attention_mask"].all() and len(set(examples.lengths)) > 1
+    found, masks = [], []
+    trained.model.language_model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _, __, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
+    for context in (nullcontext(), causal_only(trained), nullcontext()):
+        with context:
+            loss = trained(**batch).loss
+        trained.zero_grad()
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in trained.parameters() if p.grad is not None)])
+    assert [mask is None for mask in masks] == [False, True, False]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
 def test_examples_outside_the_cache_are_played_again(made: list[Trajectory], encoder: ChatEncoder) -> None:
