@@ -181,7 +181,7 @@ def group(pid: int) -> list[psutil.Process]:
 
 def killed(job: Job, folder: Path, whole: Path, seconds: float, kills: int, rng: np.random.Generator) -> dict[str, Any]:
     """Kill runs until there were `kills`; see the head of this file. `whole` is the undisturbed run."""
-    done, runs, alone, left, again, wrong, apart = 0, 0, 0, 0, 0, list[str](), 0.0
+    done, runs, alone, left, again, wrong, apart = 0, 0, 0, 0, list[int](), list[str](), 0.0
     while done < kills:
         runs, out = runs + 1, folder / f"killed-{runs}"
         while done < kills and ended(pid := start(job, out), rng.uniform(0, seconds)) is None:
@@ -199,11 +199,17 @@ def killed(job: Job, folder: Path, whole: Path, seconds: float, kills: int, rng:
             wrong += broken(out)
         finish(job, out)
         apart = max(apart, job.check(whole, out))
-        again += repeated(out)
+        if (count := repeated(out)) is not None:
+            again.append(count)
     return {
-        "kills": done, "of_the_process_alone": alone, "processes_left_behind": left, "runs": runs, "repeated": again,
-        "broken_files": wrong, "weights_differ_by": apart,
-    }  # fmt: skip
+        "kills": done,
+        "of_the_process_alone": alone,
+        "processes_left_behind": left,
+        "runs": runs,
+        "repeated": sum(again) if again else None,
+        "broken_files": wrong,
+        "weights_differ_by": apart if job.weights else None,
+    }
 
 
 def filled(job: Job, folder: Path, whole: Path, times: int, rng: np.random.Generator) -> dict[str, Any]:

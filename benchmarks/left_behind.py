@@ -95,12 +95,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def repeated(out: Path) -> int:
-    """Return how much was done more than once: optimizer steps, or episodes."""
+def repeated(out: Path) -> int | None:
+    """Return how much was done more than once: optimizer steps, or episodes; None where that is not written down."""
     if (out / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         steps = [(row["stage"], row["step"]) for row in rows if "train_runtime" not in row]
         return len(steps) - len(set(steps))
     if (out / "costs.jsonl").exists():
         return len((out / "costs.jsonl").read_text().splitlines()) - len(load_jsonl(out / "trajectories.jsonl"))
-    return 0
+    return None
