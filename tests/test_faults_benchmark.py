@@ -31,7 +31,7 @@ def test_half_files_are_broken_unless_they_say_so(tmp_path: Path) -> None:
     assert broken(out) == []
     whole = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
     for path, content in whole.items():
-        path.write_bytes(content[:-20] if path.suffix != ".json" else b"{")
+        path.write_bytes(content[: len(content) // 2] if path.suffix != ".json" else b"{")
         named = [name.partition(":")[0] for name in broken(out)]
         assert named == ([] if path.suffix == ".jsonl" else [str(path.relative_to(out))])
         path.write_bytes(content)
