@@ -32,6 +32,7 @@ class EndpointPolicy:
     Attributes:
         asked: Tokens of the requests that this policy sent.
         reused: Tokens of the replies that it found in the cache instead.
+        answered_by: Names of the models that answered, as the server says; another than the one asked is warned of.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class EndpointPolicy:
             self.settings["temperature"] = temperature
         self.asked, self.reused = Usage(), Usage()
         self._log = None if cache is None else ReplyLog(cache)
+        self.answered_by = set() if self._log is None else self._log.models
         self._samples: Counter[str] = Counter()
         self._complained = False
         self.endpoint = Endpoint(
@@ -99,10 +101,8 @@ class EndpointPolicy:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and the cache."""
+        """Close the connections."""
         self.endpoint.close()
-        if self._log is not None:
-            self._log.close()
 
     @property
     def cost(self) -> float | None:
@@ -154,10 +154,22 @@ class EndpointPolicy:
                 logger.warning("%s", error)
                 self._complained = True
             raise
-        if self._log is not None:
-            self._log.add(key, reply)
         self.asked += Usage.of(reply)
+        self._note_model(reply.model)
+        if self._log is not None:
+            try:
+                self._log.add(key, reply)
+            except OSError as error:  # no fault of the episode, which has its answer
+                logger.warning("a reply was not kept, so another run asks for it again: %s", error)
         return reply
+
+    def _note_model(self, said: str | None) -> None:
+        """Note who answered; warn where that is another model, and not a longer or shorter name of the one asked."""
+        if said is None or said in self.answered_by:
+            return
+        self.answered_by.add(said)
+        if not any(a.rpartition("/")[2].lower() in b.lower() for a, b in ((self.model, said), (said, self.model))):
+            logger.warning("asked for the model %r and was answered by %r; look at base_url", self.model, said)
 
     def _request(self, conversation: Conversation, show: Show) -> dict[str, Any]:
         request = {"model": self.model, "messages": messages(conversation, self.tools, show), **self.settings}

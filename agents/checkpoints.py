@@ -8,6 +8,7 @@ from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 
 from agents.processes import once, wait
+from pixel_env.journal import sync
 
 COMPLETE = "complete"
 """A file of this name in a checkpoint says that all of it was written."""
@@ -24,6 +25,7 @@ class MarkComplete(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         wait()  # each process writes a part
         if state.is_world_process_zero:
+            sync(folder)  # a mark on the disk before what it vouches for would lie after a loss of power
             (folder / COMPLETE).touch()
 
 

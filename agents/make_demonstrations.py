@@ -28,13 +28,13 @@ from agents import questions
 from agents.api_policy import EndpointPolicy
 from agents.demonstration_report import markdown, summary
 from agents.demonstration_settings import SAMPLED_TOKENS, Settings, parse
-from agents.journal import append, complete_lines, replace_text
 from agents.message_files import write_message_lists
 from agents.outcomes import Record
 from agents.players import Decoding, open_player, read_policy
 from agents.taught import Stage, teach
 from agents.textual import Sampling, sample
-from pixel_env.command_line import UsageError, ending
+from pixel_env.command_line import UsageError, ending, run_folder
+from pixel_env.journal import append, complete_lines, replace_text
 from pixel_env.tasks import SUITES
 from pixel_env.trajectory import save_jsonl
 
@@ -181,8 +181,7 @@ class Run:
         s, records = self.settings, [self.records[key] for key in self.asked]
         path = self.out / "demonstrations.jsonl"
         made = [trajectory for record in records for trajectory in record.trajectories]
-        save_jsonl(path.with_suffix(".part"), made)
-        path.with_suffix(".part").replace(path)
+        save_jsonl(path, made)
         if s.message_lists:
             write_message_lists(made, self.out / "message_lists")
         command = shlex.join(["python", *sys.argv])
@@ -208,8 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         end.go_on = f"go on with the same command and --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
-        run.prepare()
-        run.execute()
+        with run_folder(out):
+            run.prepare()
+            run.execute()
     return end.code
 
 

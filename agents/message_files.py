@@ -16,11 +16,11 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from agents.journal import replace_text
 from agents.questions import copied
 from pixel_env import released_prompts
 from pixel_env.actions import CropImage, SelectFrames, parse
 from pixel_env.env import Observation, PixelReasonEnv
+from pixel_env.journal import replace_text
 from pixel_env.operations import extent
 from pixel_env.prompts import IMAGE_MARKER, OPERATIONS
 from pixel_env.trajectory import Trajectory

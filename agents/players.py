@@ -245,6 +245,7 @@ class EndpointPlayer:
             "temperature": s.temperature,
             "max_new_tokens": s.max_new_tokens,
             "tools": s.tools,
+            "answered_by": sorted(policy.answered_by),
             "asked": dataclasses.asdict(policy.asked),
             "reused": dataclasses.asdict(policy.reused),
             "cost": policy.cost,

@@ -16,10 +16,10 @@ from dense labels instead of contrastive captions. What the base must not learn 
 import argparse
 import json
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from agents import micro, micro_batches, micro_calls, micro_lessons
 from agents.conversation import ChatEncoder, patchify
-from agents.micro_batches import Example, LessonEncoder, collate, joined
+from agents.micro_batches import Example, collate, joined
 from agents.micro_seeing import WORDS, Labels, TokenReader, TokenWriter, fitted
 from agents.micro_weights import LOOKED_UP
+from agents.micro_worker import OFFSET, Worker
+from pixel_env.command_line import Parser, ending, run_folder
+from pixel_env.journal import replace_text, replacing
 
 SEEING_WEIGHT = 0.3
 """Of the loss on image tokens beside that on answers: the tower goes on learning to see."""
@@ -43,8 +46,6 @@ FITTED_VIEWS = 2500
 """Views, and frames of clips for another half, on which the tower's last layer, or the writer, is fitted."""
 WRITER_STEPS, WRITER_RATE = 300, 2e-2
 """Of the fit of a writer to a saved base."""
-OFFSET = 2_000_000
-"""Between the lessons of two seeds: more than a run has steps."""
 BEGUN = {"see": 0.15, "talk": micro_batches.BARE, "speak": 0.0}
 """Share of a stage's lessons that a saved base can already: characters alone, to look things up by name."""
 STAGES = ("see", "talk", "speak")
@@ -60,6 +61,7 @@ class State:
     stage: str = "see"
     step: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
+    averages: dict[str, float] = field(default_factory=dict)
 
 
 def orthogonalised(
@@ -114,7 +116,6 @@ class Pretraining:
         for part in self.parts.values():
             part.to(self.device)
         self.state = State()
-        self.averages: dict[str, float] = {}
         self.checkpoint = self.out / "checkpoint.pt"
         saved = None
         if self.checkpoint.exists():
@@ -155,32 +156,27 @@ class Pretraining:
 
     def run(self) -> None:
         """All stages, then write the Hugging Face directory."""
-        with ProcessPoolExecutor(1, initializer=_prepare, initargs=(self.processor,)) as workers:
+        with Worker(self.processor) as worker:
             for stage, steps in zip(STAGES, (self.args.see_steps, self.args.talk_steps, self.args.steps), strict=True):
-                self._stage(stage, steps, workers)
+                self._stage(stage, steps, worker)
         self.save()
 
-    def _stage(self, stage: str, steps: int, workers: ProcessPoolExecutor) -> None:
+    def _stage(self, stage: str, steps: int, worker: Worker) -> None:
         if STAGES.index(self.state.stage) > STAGES.index(stage):
             return
         if self.state.stage != stage:
-            self.state.stage, self.state.step, self.averages = stage, 0, {}
+            self.state.stage, self.state.step, self.state.averages = stage, 0, {}
             if stage == "speak":
                 self._fit()
             self.optimizers = self._optimizers()
 
         size = {"see": self.args.see_batch, "talk": self.args.talk_batch, "speak": self.args.batch}[stage]
-
-        def submit(step: int) -> Future[Any]:
-            return workers.submit(
-                _batch, stage, step + OFFSET * self.args.seed, size, self.share_done(stage, step, steps)
-            )
-
-        ahead = [submit(self.state.step + k) for k in range(3)]
         begun, first, saved_at = time.time(), self.state.step, time.time()
-        while self.state.step < steps:
-            batch = ahead.pop(0).result()
-            ahead.append(submit(self.state.step + 3))
+        asked = (
+            (stage, step + OFFSET * self.args.seed, size, self.share_done(stage, step, steps))
+            for step in range(first, steps)
+        )
+        for batch in worker.batches(asked):
             groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
             for group in groups:
                 group["lr"] = learning_rate(self.state.step, steps, group["peak"])
@@ -194,7 +190,7 @@ class Pretraining:
             if self.state.step % 50 == 0:
                 pace = (time.time() - begun) / (self.state.step - first)
                 self._log(stage, steps, pace)
-            if time.time() - saved_at > 120 or self.state.step == steps:
+            if time.time() - saved_at > self.args.save_seconds or self.state.step == steps:
                 self._checkpoint()
                 saved_at = time.time()
 
@@ -281,10 +277,11 @@ class Pretraining:
 
     def _track(self, scores: dict[str, float]) -> None:
         for name, value in scores.items():
-            self.averages[name] = 0.96 * self.averages.get(name, value) + 0.04 * value
+            self.state.averages[name] = 0.96 * self.state.averages.get(name, value) + 0.04 * value
 
     def _log(self, stage: str, steps: int, pace: float) -> None:
-        row = {"stage": stage, "step": self.state.step, **{k: round(v, 3) for k, v in sorted(self.averages.items())}}
+        averages = {name: round(value, 3) for name, value in sorted(self.state.averages.items())}
+        row = {"stage": stage, "step": self.state.step, **averages}
         self.state.log.append(row)
         shown = " ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "step"))
         left = (steps - self.state.step) * pace / 60
@@ -292,18 +289,18 @@ class Pretraining:
 
     def _checkpoint(self) -> None:
         saved: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(
-            {**saved, "optimizers": [o.state_dict() for o in self.optimizers], "state": asdict(self.state)}, part
-        )
-        part.replace(self.checkpoint)  # a kill while writing leaves the previous checkpoint whole
-        (self.out / "log.json").write_text(json.dumps(self.state.log, indent=0))
+        saved |= {"optimizers": [o.state_dict() for o in self.optimizers], "state": asdict(self.state)}
+        # First, as a run whose last checkpoint is there writes no more of it.
+        replace_text(self.out / "log.json", json.dumps(self.state.log, indent=0))
+        with replacing(self.checkpoint) as part:
+            torch.save(saved, part)
 
     def save(self) -> None:
         """Write the base as a Hugging Face directory with 16-bit weights."""
         merger = self.model.model.visual.merger
         merger.mlp[-1] = self.projector
-        micro.save(self.model, self.processor, self.out / "model", half=True)
+        with replacing(self.out / "model") as part:
+            micro.save(self.model, self.processor, part, half=True)
         merger.mlp[-1] = nn.Identity()
 
 
@@ -331,31 +328,16 @@ def speaking_loss(
     return (losses * weights[chosen]).sum(), hits
 
 
-# --- the worker that makes batches ----------------------------------------------------------------------------------
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
 
-_encoders: dict[str, LessonEncoder] = {}
-
-
-def _prepare(processor: Any) -> None:
-    torch.set_num_threads(1)
-    encoder = ChatEncoder(processor)
-    _encoders.update(talk=LessonEncoder(encoder, drawn=False), speak=LessonEncoder(encoder, drawn=True))
-
-
-def _batch(stage: str, seed: int, size: int, done: float) -> Any:
-    if stage == "see":
-        return micro_batches.seeing_batch(seed, size, done)
-    if stage == "talk":
-        batch = micro_batches.talking_batch(seed, size, done)
-    else:
-        batch = micro_batches.speaking_batch(seed + OFFSET // 2, size, 0.3)  # not the lessons of the stage before
-    return [_encoders[stage](lessons) for lessons in batch]
-
-
-def main() -> None:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    Raises:
+        UsageError: A wrong argument.
+    """
+    parser = Parser(
+        prog="pretrain_micro.py",
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", default="runs/micro_base", help="folder of checkpoint, log and model; resumes from it")
     parser.add_argument("--see-steps", type=int, default=9000, help="steps of stage 1: the vision tower alone")
@@ -373,17 +355,24 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights and lessons; another one goes on with new lessons"
     )
-    args = parser.parse_args()
+    parser.add_argument("--save-seconds", type=float, default=120, help="between checkpoints: what a kill can cost")
+    args = parser.parse_args(argv)
     if args.base and not (Path(args.base) / "config.json").is_file():
         parser.error(f"expected --base to be the folder of a saved base, with its config.json, got {args.base}")
     if args.begin != "speak" and not args.base:
         parser.error("--begin is for --base; from scratch all stages are gone through")
-    try:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"cannot write to {args.out}: {error.strerror}")
-    Pretraining(args).run()
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    with ending("pretrain_micro.py") as end:
+        args = parse(argv)
+        end.go_on = f"go on with the same command and --out {args.out}"
+        with run_folder(Path(args.out)):
+            Pretraining(args).run()
+    return end.code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

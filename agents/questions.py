@@ -17,13 +17,13 @@ import numpy as np
 from agents.api_policy import EndpointPolicy
 from agents.boxes import area, inside, on_view
 from agents.expert import MOST_SHARE
-from agents.journal import replace_text
 from agents.leaks import gives_away, mentions_crop
 from agents.outcomes import DroppedError, Outcome, Record
 from agents.taught import Stage, dropped
 from agents.teacher import Consultation
 from pixel_env.actions import CropImage, render
 from pixel_env.grading import normalise
+from pixel_env.journal import replace_text
 from pixel_env.media import Box, ImageFile, Source
 from pixel_env.operations import to_source
 from pixel_env.tasks import Cue, FileTasks, Task

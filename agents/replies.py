@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pixel_env.chat import action_text
+from pixel_env.journal import append, complete_lines
 
 
 @dataclass(frozen=True)
@@ -145,28 +146,32 @@ class ReplyLog:
         Raises:
             ValueError: Another line is not a reply; names the file and the line.
         """
-        path = Path(path)
+        self._path = path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.read_bytes() if path.exists() else b""
         complete = whole[: whole.rfind(b"\n") + 1]
         self._kept = dict(
             _kept_line(line, f"{path}:{number}") for number, line in enumerate(complete.splitlines(), start=1)
         )
-        self._file = open(path, "ab", buffering=0)
-        self._file.truncate(len(complete))
+        complete_lines(path)
 
     def get(self, key: str) -> Reply | None:
         """Return the reply to a request, None if it was not answered yet."""
         return self._kept.get(key)
 
-    def add(self, key: str, reply: Reply) -> None:
-        """Keep a reply; it is with the operating system when this returns."""
-        self._kept[key] = reply
-        self._file.write(json.dumps({"key": key, **dataclasses.asdict(reply)}).encode("ascii") + b"\n")
+    @property
+    def models(self) -> set[str]:
+        """What the server said it is, in all replies."""
+        return {reply.model for reply in self._kept.values() if reply.model}
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def add(self, key: str, reply: Reply) -> None:
+        """Keep a reply; it is with the operating system when this returns.
+
+        Raises:
+            OSError: It is not, and the file is as it was.
+        """
+        self._kept[key] = reply
+        append(self._path, json.dumps({"key": key, **dataclasses.asdict(reply)}))
 
 
 def _kept_line(line: bytes, where: str) -> tuple[str, Reply]:

@@ -10,6 +10,7 @@ import matplotlib
 from transformers import TrainerCallback
 
 from pixel_env.evaluation import Report, evaluate, paired_difference
+from pixel_env.journal import append, replacing
 from pixel_env.metrics import PANELS
 from pixel_env.trajectory import Trajectory
 
@@ -31,8 +32,7 @@ class MetricsLog(TrainerCallback):
         """Append one row."""
         if state.is_world_process_zero and logs:
             row = {"stage": self._stage, "step": state.global_step, "time": round(time.time(), 1)} | logs
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append(self._path, json.dumps(row))
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], reports: Mapping[str, Report], path: str | Path) -> None:
@@ -58,7 +58,8 @@ def curves(metrics: Sequence[Mapping[str, Any]], reports: Mapping[str, Report], 
     for axis in list(axes.flat)[len(drawn) + 1 :]:
         axis.set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with replacing(Path(path)) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
 
 

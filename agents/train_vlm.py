@@ -20,6 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from agents.processes import gathered, is_main, joined, once, rank_and_count, wait
 from agents.run_settings import Settings, parse
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
-from pixel_env.command_line import UsageError, ending
+from pixel_env.command_line import UsageError, ending, run_folder
+from pixel_env.journal import complete_lines, replace_text, replacing
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argument is told at once
     import torch
@@ -54,9 +56,8 @@ class Run:
         try:
             (self.out / "trajectories").mkdir(parents=True, exist_ok=True)
             if not (self.out / "config.json").exists():
-                _write(self.out / "config.json", json.dumps(self.resolved(), indent=2))
-            logged = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
-            _write(self.metrics, logged[: logged.rfind("\n") + 1])  # without a row that a kill cut short
+                replace_text(self.out / "config.json", json.dumps(self.resolved(), indent=2))
+            complete_lines(self.metrics)
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None
 
@@ -105,10 +106,9 @@ class Run:
         model, processor = self.load(start, stored_dtype(self.settings.dtype, self.settings.lora))
         begun = time.perf_counter()
         (self._warm_start if stage == "warm_start" else self._reinforce)(model, processor)
-        part = finished.with_suffix(".part")
         if is_main():
-            micro.save(model, processor, part)
-            part.rename(finished)
+            with replacing(finished) as part:
+                micro.save(model, processor, part)
         wait()
         print(f"{stage}: {time.perf_counter() - begun:.0f} s, weights in {finished}")
         return str(finished)
@@ -135,8 +135,7 @@ class Run:
 
         def make() -> None:
             if not path.exists():
-                save_jsonl(path.with_suffix(".part"), self._demonstrations())
-                path.with_suffix(".part").rename(path)
+                save_jsonl(path, self._demonstrations())
 
         once(make)
         warm_start(
@@ -188,7 +187,7 @@ class Run:
         problems = [trajectory.error for trajectory in made if trajectory.error is not None]
         if problems:
             listed = self.out / "trajectories" / "damaged.txt"
-            _write(listed, "".join(f"{problem}\n" for problem in problems))
+            replace_text(listed, "".join(f"{problem}\n" for problem in problems))
             print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
         if not s.corrections:
             made = [t for t in made if t.error is not None or t.kind in (*NO_CORRECTIONS, "textual")]
@@ -284,8 +283,7 @@ class Run:
                     )
                 done += gathered(played)
                 if is_main():
-                    save_jsonl(begun.with_suffix(".new"), done)
-                    begun.with_suffix(".new").rename(begun)
+                    save_jsonl(begun, done)
                 bar.update(sum(len(indices) for _, indices in batches))
         if is_main():
             begun.rename(finished)
@@ -318,7 +316,7 @@ class Run:
             facts["demonstrations"] = ", ".join(f"{number} {kind}" for kind, number in kinds(made).items())
             facts["demonstrations"] += f", {sum(t.error is not None for t in made)} damaged" if s.sft_data else ""
         text = markdown(evaluations, command=config["command"], facts=facts)
-        _write(self.out / "report.md", text)
+        replace_text(self.out / "report.md", text)
         print(text.partition("## RaPR")[0].partition("## Score")[2].partition("\n")[2].strip())
         print(f"report: {self.out / 'report.md'}")
 
@@ -330,12 +328,6 @@ def _batches(plan: Sequence[tuple[str | None, int]], size: int) -> Iterator[tupl
         indices = [index for of, index in plan[:size] if of == tasks]
         yield tasks, indices
         plan = plan[len(indices) :]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    path.with_name(f"{path.name}.part").write_text(text, encoding="utf-8")
-    path.with_name(f"{path.name}.part").replace(path)
 
 
 def _machine() -> dict[str, Any]:
@@ -375,10 +367,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if not resumed:
             once(run.check_memory)
-        once(run.prepare)
-        print(f"{'continuing' if resumed else 'starting'} {out}")
-        _quieten()
-        run.execute()
+        with ExitStack() as held:
+            once(lambda: held.enter_context(run_folder(out)))
+            once(run.prepare)
+            print(f"{'continuing' if resumed else 'starting'} {out}")
+            _quieten()
+            run.execute()
     return end.code
 
 

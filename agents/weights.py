@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import is_peft_model
 
 from agents.processes import is_main, is_sharded
+from pixel_env.journal import replacing
 
 LANGUAGE = r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 VISION = r"visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)|merger\.mlp\.[02])"
@@ -82,7 +83,8 @@ def trained_part(model: Any, out: str | Path, *, lora: int = 0, vision: bool = T
     yield trained
     if lora:
         if is_main():
-            trained.save_pretrained(Path(out) / "adapter")
+            with replacing(Path(out) / "adapter") as part:
+                trained.save_pretrained(part)
         trained.merge_and_unload()
     model.requires_grad_(True)
 

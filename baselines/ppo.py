@@ -27,8 +27,9 @@ from tqdm import tqdm
 from baselines.adapters import Adapter, BoxZoom, PyramidZoom, choice_of
 from baselines.ppo_settings import ROLLOUT, Settings, parse, save
 from pixel_env import PixelReasonEnv
-from pixel_env.command_line import UsageError, ending
+from pixel_env.command_line import UsageError, ending, run_folder
 from pixel_env.evaluation import evaluate, paired_difference
+from pixel_env.journal import replace_text
 from pixel_env.policies import DirectPolicy, RandomPolicy
 from pixel_env.rollout import Policy, rollout
 from pixel_env.trajectory import Trajectory, load_jsonl
@@ -139,7 +140,7 @@ class Run:
         model = self.train()
         played = {"PPO": self.evaluate(model)} | self.guessed()
         text = report(played)
-        (self.out / "report.md").write_text(text, encoding="utf-8")
+        replace_text(self.out / "report.md", text)
         print(f"{text}\nreport: {self.out / 'report.md'}")
 
     def train(self) -> "PPO":
@@ -211,9 +212,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nPPO is")[0])
         end.go_on = f"continue with --resume --out {out}"
         run = Run(settings, out)
-        run.prepare()
-        print(f"{'continuing' if resumed else 'starting'} {out}", flush=True)
-        run.execute()
+        with run_folder(out):
+            run.prepare()
+            print(f"{'continuing' if resumed else 'starting'} {out}", flush=True)
+            run.execute()
     return end.code
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from pixel_env.journal import replacing
+
 
 class TrainingLog(BaseCallback):
     """A progress bar, checkpoints, and the mean of every figure over the episodes that ended since the last update.
@@ -74,6 +76,5 @@ class TrainingLog(BaseCallback):
     def save(self) -> None:
         """Write a checkpoint; a kill leaves no half of it."""
         self._saved = self.model.num_timesteps
-        path = self._folder / f"{self._saved:010d}.zip"
-        self.model.save(path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(self._folder / f"{self._saved:010d}.zip") as part:
+            self.model.save(part)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixel_env.command_line import Parser, UsageError, parser_of, resumed
+from pixel_env.journal import replace_text
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import LEVELS, SUITES
 
@@ -105,9 +106,7 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
 
 def save(settings: Settings, out: Path, facts: dict[str, Any]) -> None:
     """Write config.json with further facts; a kill leaves no half of it."""
-    part = out / "config.json.part"
-    part.write_text(json.dumps({"settings": dataclasses.asdict(settings), **facts}, indent=2), encoding="utf-8")
-    part.replace(out / "config.json")
+    replace_text(out / "config.json", json.dumps({"settings": dataclasses.asdict(settings), **facts}, indent=2))
 
 
 def _settings(values: dict[str, Any]) -> Settings:

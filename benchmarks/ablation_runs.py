@@ -17,6 +17,7 @@ from agents import run_settings
 from benchmarks.ablation_cells import Cell
 from benchmarks.provenance import commit
 from pixel_env.command_line import UsageError
+from pixel_env.journal import replace_text
 
 TRAIN = Path(__file__).parents[1] / "agents" / "train_vlm.py"
 POLL = 1.0
@@ -69,7 +70,7 @@ class Plan:
             if running:
                 kept["commits"] = list(dict.fromkeys([*kept["commits"], commit()]))
                 self.out.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                replace_text(path, json.dumps(kept, indent=1) + "\n")
             return kept
         except OSError as error:
             raise UsageError(f"cannot write to {self.out}: {error.strerror}; choose another --out") from None

@@ -22,6 +22,7 @@ from benchmarks.ablation_cells import OWNED, RECIPE, ROWS, cells
 from benchmarks.ablation_runs import Plan, Runner
 from benchmarks.provenance import provenance, readable
 from pixel_env.command_line import Parser, UsageError, ending
+from pixel_env.journal import replace_text
 
 
 def report(plan: Plan, commits: Sequence[str]) -> None:
@@ -45,7 +46,7 @@ def report(plan: Plan, commits: Sequence[str]) -> None:
         "missing": missing,
         **figures,
     }
-    (plan.out / "ablations.json").write_text(readable(written), encoding="utf-8")
+    replace_text(plan.out / "ablations.json", readable(written))
     head = [
         f"`{written['command']}`, {written['date']}, commit {', '.join(commits)}",
         f"{written['machine']['cpu']}, {written['machine']['cores']} cores",
@@ -53,7 +54,7 @@ def report(plan: Plan, commits: Sequence[str]) -> None:
         *([f"not done yet: {', '.join(missing)}"] if missing else []),
     ]
     text = ablation_tables.markdown(figures, head)
-    (plan.out / "ablations.md").write_text(text, encoding="utf-8")
+    replace_text(plan.out / "ablations.md", text)
     learning_trap.draw(figures["curves"], plan.out / "learning_trap.png")
     print(text.partition("## RaPR")[0].strip(), f"all of it: {plan.out / 'ablations.md'}", sep="\n\n")
 

@@ -20,6 +20,7 @@ from statistics import fmean
 from benchmarks.result_file import Evaluation, read_evaluation
 from pixel_env.command_line import Parser, UsageError
 from pixel_env.evaluation import mean_interval
+from pixel_env.journal import replacing
 from pixel_env.trajectory import Trajectory
 
 AXES = {"visual_tokens": "visual tokens a question", "operations": "operations a question"}
@@ -93,7 +94,7 @@ def _point(evaluation: Evaluation, axis: str, budget: float, scores: Sequence[fl
 
 def write_csv(points: Sequence[Point], path: Path) -> None:
     """Write one point a line."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Point.__dataclass_fields__)
         for p in points:
@@ -122,7 +123,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("score in percent, 95% interval")
     panels[0].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format=path.suffix[1:])
     plt.close(figure)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.result_file import Evaluation, read_evaluation
 from pixel_env.command_line import Parser, UsageError
 from pixel_env.evaluation import paired_difference
+from pixel_env.journal import replace_text
 from pixel_env.trajectory import Trajectory
 
 SHOWN = 20
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         a, b = read_evaluation(arguments.a), read_evaluation(arguments.b)
         compared = compare(a, b)
         if arguments.out:
-            arguments.out.write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
+            replace_text(arguments.out, json.dumps(compared, indent=1) + "\n")
     except OSError as error:
         print(f"compare.py: error: cannot write {arguments.out}: {error.strerror}", file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from benchmarks.ppo_player import trained
 from benchmarks.provenance import provenance, readable
 from benchmarks.result_file import read_evaluation
 from pixel_env import plot
-from pixel_env.command_line import Parser, UsageError, ending
+from pixel_env.command_line import Parser, UsageError, ending, run_folder
+from pixel_env.journal import replace_text
 from pixel_env.settings import PRESETS
 from pixel_env.tasks import DEFAULT_LEVELS, LEVELS, SUITES
 
@@ -186,9 +188,9 @@ def report(arguments: argparse.Namespace, entrants: Sequence[Entrant], more: Seq
         ],
     }
     path = arguments.out / "compare_policies.json"
-    path.write_text(readable(written), encoding="utf-8")
+    replace_text(path, readable(written))
     text = markdown(table, _head(written, entrants[0].settings), {one.name: one.about for one in entrants})
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    replace_text(path.with_suffix(".md"), text)
     print(text.partition("## By suite")[0].strip(), f"all of it: {path.with_suffix('.md')}", sep="\n\n")
     try:
         plot.save(draw(table), path.with_suffix(".png"))
@@ -216,12 +218,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ending("compare_policies.py") as end:
         arguments, entrants, more = parse(argv)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        for one in entrants:
-            for run in one.runs.values():
-                run.prepare()
-        for one in entrants:
-            one.play()
-        report(arguments, entrants, more)
+        with ExitStack() as folders:
+            for one in entrants:
+                folders.enter_context(run_folder(one.folder))  # others may play other policies in --out
+                for run in one.runs.values():
+                    run.prepare()
+            for one in entrants:
+                one.play()
+            report(arguments, entrants, more)
     return end.code
 
 

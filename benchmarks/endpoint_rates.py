@@ -40,6 +40,7 @@ from agents.api_policy import EndpointPolicy, play_endpoint
 from agents.replies import Usage
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.command_line import Parser, UsageError, ending
+from pixel_env.journal import replace_text
 from pixel_env.rollout import Episode, plan
 
 ENV_ID = "PixelReason-Zoom-v0"
@@ -232,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             server.terminate()
             server.join()
         a.out.parent.mkdir(parents=True, exist_ok=True)
-        a.out.write_text(json.dumps(about | {"env": ENV, "results": rows}, indent=1) + "\n", encoding="utf-8")
+        replace_text(a.out, json.dumps(about | {"env": ENV, "results": rows}, indent=1) + "\n")
         print(table(rows))
     return end.code
 

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.journal import append, complete_lines, replace_text
 from agents.players import ENV_ID, Player, open_player, weights_digest
 from benchmarks.evaluation_settings import Settings, parse
 from benchmarks.fingerprint import fingerprint
@@ -31,8 +30,9 @@ from benchmarks.ppo_player import PPOPlayer
 from benchmarks.provenance import provenance
 from benchmarks.result_file import Costs, read_costs
 from benchmarks.shards import WHOLE, Shard, joined, launched, shards_in
-from pixel_env.command_line import UsageError, ending
+from pixel_env.command_line import UsageError, ending, run_folder
 from pixel_env.evaluation import evaluate
+from pixel_env.journal import append, complete_lines, replace_text
 from pixel_env.released_protocol import BOXES
 from pixel_env.rollout import Episode, Planned
 from pixel_env.scorers import regrade
@@ -128,9 +128,10 @@ class Run:
     def execute(self) -> dict[str, Any]:
         """Play what is missing, then write and return the result."""
         parts = self.parts()
-        self.prepare()
-        with opened(self.settings, self.out) as player:
-            return self.measure(player, parts)
+        with run_folder(self.out):
+            self.prepare()
+            with opened(self.settings, self.out) as player:
+                return self.measure(player, parts)
 
     def measure(self, player: Player, parts: Sequence[Part]) -> dict[str, Any]:
         """Play what is missing in a folder that was prepared, then write and return the result."""
@@ -152,15 +153,16 @@ class Run:
     def execute_shard(self) -> None:
         """Play what is missing of a shard, and note that it is whole."""
         parts = self.parts()
-        self.prepare()
-        if self.facts.exists() and not any(self.missing(part) for part in parts):
-            print(f"shard {self.shard} was whole already")
-            return
-        self.facts.unlink(missing_ok=True)
-        with opened(self.settings, self.out) as player:
-            for part in parts:
-                self.play(player, part)
-            replace_text(self.facts, json.dumps(player.facts(), indent=1) + "\n")
+        with run_folder(self.out):
+            self.prepare()
+            if self.facts.exists() and not any(self.missing(part) for part in parts):
+                print(f"shard {self.shard} was whole already")
+                return
+            self.facts.unlink(missing_ok=True)
+            with opened(self.settings, self.out) as player:
+                for part in parts:
+                    self.play(player, part)
+                replace_text(self.facts, json.dumps(player.facts(), indent=1) + "\n")
         print(f"shard {self.shard} is whole; when all are: --merge in place of --shard")
 
     def merge(self) -> dict[str, Any]:
@@ -177,10 +179,11 @@ class Run:
             )
         facts = {run.shard: json.loads(run.facts.read_text(encoding="utf-8")) for run in runs}
         noted = joined(facts, self.settings.prices)
-        self.prepare()
-        for name in (self.trajectories.name, self.costs.name):
-            replace_text(self.out / name, "".join((run.out / name).read_text(encoding="utf-8") for run in runs))
-        return self.write(parts, noted)
+        with run_folder(self.out):
+            self.prepare()
+            for name in (self.trajectories.name, self.costs.name):
+                replace_text(self.out / name, "".join((run.out / name).read_text(encoding="utf-8") for run in runs))
+            return self.write(parts, noted)
 
     def lacking(self, parts: Sequence[Part]) -> str:
         """Return what a shard lacks, "" if it is whole."""
@@ -228,9 +231,7 @@ class Run:
         """
         found = {(trajectory.task_id, trajectory.seed): trajectory for trajectory in self._kept()}
         played = [[found[key] for key in part.keys] for part in parts]
-        whole = self.trajectories.with_suffix(".part")
-        save_jsonl(whole, [trajectory for trajectories in played for trajectory in trajectories])
-        whole.replace(self.trajectories)
+        save_jsonl(self.trajectories, [trajectory for trajectories in played for trajectory in trajectories])
         return played
 
     def result(self, parts: Sequence[Part], played: list[list[Trajectory]], facts: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.provenance import RESULTS, provenance
+from pixel_env.journal import replace_text
 
 PART = 100_000
 EVERY = 50_000
@@ -128,7 +129,7 @@ def main() -> int:
         parts.append(provenance(["atheris", "pixel-env"]) | {"promises": options.promises} | done)
         total = {"inputs": sum(one["inputs"] for one in parts), "findings": sum(len(one["findings"]) for one in parts)}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(total | {"parts": parts}, indent=1) + "\n", encoding="ascii")
+        replace_text(options.out, json.dumps(total | {"parts": parts}, indent=1) + "\n")
         if done["said"]:
             print(*map(ascii, done["findings"]), done["said"], sep="\n", file=sys.stderr)
             return 1

@@ -28,6 +28,7 @@ from benchmarks.provenance import RESULTS, provenance, readable
 from pixel_env import decoding
 from pixel_env.actions import parse
 from pixel_env.cache import DECODED
+from pixel_env.journal import replace_text
 from pixel_env.media import ImageFile, VideoFile
 
 PACKAGES = ("pixel-env", "gymnasium", "numpy", "pillow", "av", "decord")
@@ -226,9 +227,9 @@ def main(scale: Scale | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         written = measure(folder, scale or Scale(repeats=arguments.repeats), arguments.only)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(readable(written), encoding="utf-8")
+    replace_text(arguments.out, readable(written))
     shown = table(written)
-    arguments.page.write_text(with_table(arguments.page.read_text(encoding="utf-8"), shown), encoding="utf-8")
+    replace_text(arguments.page, with_table(arguments.page.read_text(encoding="utf-8"), shown))
     print(shown)
 
 

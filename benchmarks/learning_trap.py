@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 
 from benchmarks.ablation_cells import ROWS
+from pixel_env.journal import replacing
 from pixel_env.metrics import Curve, curve, numbers, read_metrics
 
 matplotlib.use("Agg")
@@ -91,5 +92,6 @@ def draw(rows: Mapping[str, Mapping[str, Curve]], path: str | Path) -> None:
         shown.values(), shown.keys(), loc="center", frameon=False, title="mean, and least to most, over seeds"
     )
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    with replacing(Path(path)) as part:
+        figure.savefig(part, dpi=100, format="png")
     plt.close(figure)

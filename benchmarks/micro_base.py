@@ -31,6 +31,8 @@ from pixel_env.tasks.world import shuffled
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from pixel_env.journal import replace_text, replacing
+
 Prompt = tuple[list[int], list[np.ndarray]]
 LEVELS = (1, 2)
 SKILLS = {"read": "characters in close-ups", "string": "strings in close-ups", "tally": "dots in close-ups"}
@@ -232,7 +234,8 @@ def draw(found: Curves, path: Path) -> None:
         axis.legend(fontsize=7)
     figure.supxlabel("step", fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=80, format=path.suffix[1:])
     plt.close(figure)
 
 
@@ -253,7 +256,7 @@ def main() -> None:
     results = {name: [round(v, 3) for v in (i.mean, i.low, i.high)] for name, i in intervals.items()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"model": Path(arguments.model).name, "n": arguments.n, "results": results, "texts": texts}
-    arguments.out.write_text(readable(written | {"curves": learned}))
+    replace_text(arguments.out, readable(written | {"curves": learned}))
     if learned:
         draw(learned, arguments.out.with_suffix(".png"))
     print("| skill | percent, 95% |\n|---|---:|")

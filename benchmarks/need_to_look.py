@@ -28,6 +28,7 @@ from pixel_env.actions import Answer, SelectFrames, parse
 from pixel_env.env import Observation
 from pixel_env.evaluation import wilson
 from pixel_env.grading import grade
+from pixel_env.journal import replace_text
 from pixel_env.policies import OraclePolicy
 from pixel_env.rollout import Conversation, Episode
 from pixel_env.tasks import DEFAULT_LEVELS, LEVELS, SUITES, Task
@@ -142,7 +143,7 @@ def main() -> None:
         rows += measure(policy, suite, level, arguments.tasks, arguments.preset)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"model": Path(arguments.model).name, "results": rows}
-    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
+    replace_text(arguments.out, json.dumps(written, indent=1) + "\n")
     print(table(rows))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.provenance import RESULTS, provenance
+from pixel_env.journal import replace_text
 from pixel_env.media import write_video
 from pixel_env.tasks import ProceduralTasks, load_tasks
 
@@ -159,7 +160,7 @@ def main() -> None:
             numbers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         results.append({"set": name} | {key: round(value, 2) for key, value in numbers.items()})
         print(f"| {name} | {numbers.pop('tasks')} | " + " | ".join(f"{value:.2f}" for value in numbers.values()) + " |")
-    arguments.out.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    replace_text(arguments.out, json.dumps(about | {"results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from agents.expert import UnsuitedError
 from agents.transcript import Sample
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.actions import CropImage, SelectFrames, render
+from pixel_env.journal import replace_text
 from pixel_env.prompts import IMAGE_MARKER
 from pixel_env.rollout import Episode
 
@@ -311,7 +312,7 @@ def main() -> None:
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"threads": torch.get_num_threads(), "results": results}
-    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
+    replace_text(arguments.out, json.dumps(written, indent=1) + "\n")
     print("\n".join(table(results)))
 
 

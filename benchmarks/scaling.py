@@ -41,6 +41,7 @@ from benchmarks.provenance import RESULTS, provenance, readable
 from benchmarks.random_vlm import SIZES, write
 from benchmarks.roofline import measured_peaks
 from benchmarks.step_costs import Bench, Point, measure_grpo, measure_rollouts, measure_sft
+from pixel_env.journal import replace_text
 
 BEGUN = time.perf_counter()
 MEASURES = {"rollouts": measure_rollouts, "sft": measure_sft, "grpo": measure_grpo}
@@ -209,7 +210,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         rows = [old for old in rows if old["name"] != point.name] + [row]
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         result = about | {"peaks": rounded(peaks), "formulas": FORMULAS, "points": rows}
-        arguments.out.write_text(readable(result), encoding="utf-8")
+        replace_text(arguments.out, readable(result))
     return rows
 
 

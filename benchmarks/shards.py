@@ -82,7 +82,7 @@ def shards_in(out: Path) -> list[Shard]:
 
 
 def joined(facts: Mapping[Shard, dict[str, Any]], prices: tuple[float, float] | None) -> dict[str, Any]:
-    """Return what a player of all would have noted: tokens are summed, the rest is the same in all shards.
+    """Return what a player of all would have noted: tokens are summed, names put together, the rest is alike in all.
 
     Args:
         facts: Of the player of each shard.
@@ -92,7 +92,7 @@ def joined(facts: Mapping[Shard, dict[str, Any]], prices: tuple[float, float] | 
         UsageError: Shards were played with other means, such as on a CPU and on a GPU.
     """
     (first, common), *others = ((shard, dict(noted)) for shard, noted in facts.items())
-    spent = {name for name in ("asked", "reused", "cost") if name in common}
+    spent = {name for name in ("answered_by", "asked", "reused", "cost") if name in common}
     for shard, noted in others:
         if other := [name for name in common | noted if name not in spent and common.get(name) != noted.get(name)]:
             raise UsageError(
@@ -102,4 +102,5 @@ def joined(facts: Mapping[Shard, dict[str, Any]], prices: tuple[float, float] | 
     if spent:
         asked, reused = (sum((Usage(**of[name]) for of in facts.values()), Usage()) for name in ("asked", "reused"))
         common |= {"asked": asdict(asked), "reused": asdict(reused), "cost": asked.cost(prices)}
+        common["answered_by"] = sorted({name for of in facts.values() for name in of.get("answered_by", ())})
     return common

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import evaluate
 from benchmarks.result_file import read_result
 from pixel_env.command_line import Parser, UsageError
+from pixel_env.journal import replace_text
 from pixel_env.tasks import SUITES
 
 COLUMNS = ("V*", "TallyQA-complex", "MVBench", "InfoVQA")
@@ -178,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_parts(results)
         text = markdown(results)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "table1.md").write_text(text + "\n", encoding="utf-8")
+        replace_text(arguments.out / "table1.md", text + "\n")
     except OSError as error:
         print(f"table1.py: error: cannot write to {arguments.out}: {error.strerror}", file=sys.stderr)
         return 2

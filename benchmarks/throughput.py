@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import pixel_env  # noqa: F401  (registers the ids)
 from benchmarks.provenance import RESULTS, provenance
+from pixel_env.journal import replace_text
 from pixel_env.registration import ENVIRONMENTS
 from pixel_env.settings import PRESETS
 
@@ -81,7 +82,7 @@ def main() -> None:
         spent = measure(env_id, preset, arguments.episodes)
         results.append({"id": env_id, "preset": preset} | {kind: summary(calls) for kind, calls in spent.items()})
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    replace_text(arguments.out, json.dumps(about | {"results": results}, indent=1) + "\n")
     print(table(results))
 
 

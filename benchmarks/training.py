@@ -17,6 +17,7 @@ from agents.report import TITLES
 from benchmarks.provenance import RESULTS, commit
 from pixel_env import plot
 from pixel_env.evaluation import evaluate, paired_difference
+from pixel_env.journal import replace_text
 from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import Trajectory, load_jsonl
 
@@ -85,7 +86,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a results file."""
     text = json.dumps(content, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    replace_text(path, text + "\n")
     print(path)
 
 

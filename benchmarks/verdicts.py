@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.provenance import RESULTS
 from pixel_env.grading import Grade, grade
+from pixel_env.journal import replace_text
 from pixel_env.released_grading import grade_released
 from pixel_env.tasks import ProceduralTasks, Task
 
@@ -122,7 +123,7 @@ def line(row: Row) -> str:
 
 def main() -> None:
     """Write the table."""
-    OUT.write_text(HEAD + "".join(line(row) + "\n" for row in ROWS), encoding="utf-8")
+    replace_text(OUT, HEAD + "".join(line(row) + "\n" for row in ROWS))
 
 
 if __name__ == "__main__":

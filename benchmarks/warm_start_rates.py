@@ -36,6 +36,7 @@ from agents.sft import Examples, observations, warm_start
 from benchmarks.duel import quartiles
 from benchmarks.provenance import RESULTS, provenance
 from benchmarks.rollouts import ENV, ENV_ID, blocks
+from pixel_env.journal import replace_text
 from pixel_env.trajectory import Trajectory
 
 LEARNING_RATE = 5e-4
@@ -174,7 +175,7 @@ def main() -> None:
     result = compare(arguments.model, arguments.examples, arguments.batch_size, arguments.repeats)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"threads": torch.get_num_threads(), "results": result}
-    arguments.out.write_text(json.dumps(written, indent=1) + "\n")
+    replace_text(arguments.out, json.dumps(written, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -1,7 +1,9 @@
 """How the commands of this project read their words and end: a mistake in one line, a stop with how to go on."""
 
 import argparse
+import errno
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Settings = TypeVar("Settings")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_SAYS = re.compile(rf"os error ({'|'.join(map(str, NO_ROOM))})\)|unexpected pos \d+ vs|failed writing file")
+"""What safetensors and torch say where they can write no more; they raise no OSError."""
 
 
 class UsageError(Exception):
@@ -48,7 +59,7 @@ class Ending:
     """How a command ends.
 
     Attributes:
-        code: The exit code: 0, or 2 after a mistake, 130 after Ctrl+C.
+        code: The exit code: 0, or 1 where there was no room to write, 2 after a mistake, 130 after Ctrl+C.
         go_on: What to do after a stop.
     """
 
@@ -58,7 +69,7 @@ class Ending:
 
 @contextmanager
 def ending(program: str) -> Iterator[Ending]:
-    """Tell a mistake or a stop, and keep the exit code for it.
+    """Tell a mistake, a full disk or a stop in one line, and keep the exit code for it.
 
     >>> with ending("train_vlm.py") as end:
     ...     raise KeyboardInterrupt
@@ -74,6 +85,44 @@ def ending(program: str) -> Iterator[Ending]:
     except KeyboardInterrupt:
         print(f"\nstopped; {end.go_on}", file=sys.stderr)
         end.code = 130
+    except Exception as error:
+        if not (full := _no_room(error)):
+            raise
+        print(f"{program}: error: there is no room to write: {full}; make some, then {end.go_on}", file=sys.stderr)
+        end.code = 1
+
+
+def _no_room(error: Exception) -> str:
+    """Return what an error says about a full disk, a quota or a limit of the size of files; "" of any other."""
+    if isinstance(error, ExceptionGroup):
+        return next(filter(None, map(_no_room, error.exceptions)), "")
+    if error.errno in NO_ROOM if isinstance(error, OSError) else NO_ROOM_SAYS.search(str(error)):
+        return str(error).splitlines()[0]
+    return ""
+
+
+@contextmanager
+def run_folder(out: Path) -> Iterator[None]:
+    """Make the folder of a run, and keep other runs out of it until the block, or this process, ends.
+
+    Where the system or the file system knows no locks, nobody is kept out.
+
+    Raises:
+        UsageError: It cannot be written to, or another process runs in it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = (out / "lock").open("ab")
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+    with held:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers would hold it after a kill
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UsageError(f"another run is at work in {out}; wait for it, or choose another --out") from None
+        yield
 
 
 def resumed(

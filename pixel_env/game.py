@@ -4,9 +4,7 @@ What the page is told is read off the trajectory so far; every turn goes through
 """
 
 import dataclasses
-import errno
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
+from pixel_env.journal import append
 from pixel_env.rollout import Episode
 from pixel_env.tasks import Task
 from pixel_env.trajectory import Trajectory
@@ -107,9 +106,8 @@ class Game:
             raise ValueError("expected a finished episode to save; answer, or use up the turns")
         if self.saved:
             return
-        line = self.trajectory().to_json() + "\n"
         try:
-            _append(self.out, line)
+            append(self.out, self.trajectory().to_json())
         except OSError as error:
             self.problem = f"{self.out}: {error.strerror}"
         else:
@@ -207,13 +205,3 @@ class Game:
             "right": [letters.get(answer, answer) for answer in self._task.answers],
             "coverage": record.cue_coverage,
         }
-
-
-def _append(path: Path, line: str) -> None:
-    """Append a line of ASCII, or leave the file as it was and raise OSError."""
-    data = line.encode("ascii")
-    with path.open("ab", buffering=0) as file:
-        before = file.tell()
-        if file.write(data) < len(data):  # a full disk takes half a line, which would spoil the next one too
-            file.truncate(before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pixel_env.journal import replacing
 from pixel_env.metrics import PANELS, Rows, curve, is_summary, numbers, read_metrics
 
 Metric = tuple[str, str]
@@ -160,8 +161,9 @@ def save(figure: Any, out: Path) -> list[Path]:
     paths = [out] if single else [out.with_name(out.name + suffix) for suffix in (".png", ".svg")]
     for path in paths:
         # Text stays text, and the same runs give the same bytes.
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pixel_env"}):
-            figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pixel_env"}), replacing(path) as part:
+            dated = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(part, dpi=110, format=path.suffix[1:], metadata=dated)
     return paths
 
 

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from pixel_env.custom_operations import Operation
+from pixel_env.journal import replacing
 from pixel_env.media import Box
 from pixel_env.operations import View
 from pixel_env.tasks import Cue, Task
@@ -144,8 +145,8 @@ class Trajectory:
 
 
 def save_jsonl(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
-    """Write one trajectory a line, replacing the file."""
-    with open(path, "w", encoding="ascii") as file:
+    """Write one trajectory a line, replacing the file; a kill leaves the old one or the new one."""
+    with replacing(Path(path)) as part, part.open("w", encoding="ascii") as file:
         file.writelines(trajectory.to_json() + "\n" for trajectory in trajectories)
 
 

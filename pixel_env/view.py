@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixel_env.custom_operations import Operation
+from pixel_env.journal import replace_text
 from pixel_env.trajectory import Trajectory
 from pixel_env.viewer import Damaged, to_html
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [read_run(path) for path in paths]
         named = dict(zip(run_names(paths), runs, strict=True))
         page = to_html(named, progress=True, operations=options.operation)
-        options.out.write_text(page, encoding="utf-8")
+        replace_text(options.out, page)
     except (OSError, ValueError) as error:
         print(f"view: {error}", file=sys.stderr)
         return 2

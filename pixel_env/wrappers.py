@@ -13,6 +13,7 @@ import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
 from pixel_env.env import Observation, PixelReasonEnv
+from pixel_env.journal import append
 from pixel_env.rewards import Variant, curiosity, curiosity_released, operation_penalty, rapr
 from pixel_env.settings import at_least, one_of, within
 from pixel_env.trajectory import Recorder
@@ -185,8 +186,7 @@ class RecordTrajectories(Wrapper, RecordConstructorArgs):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._recorder.add(action, observation, float(reward), terminated, truncated, info)
         if terminated or truncated:
-            with self.path.open("a", encoding="ascii") as file:
-                file.write(self._recorder.trajectory().to_json() + "\n")
+            append(self.path, self._recorder.trajectory().to_json())
         return observation, float(reward), terminated, truncated, info
 
 

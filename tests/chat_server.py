@@ -18,7 +18,11 @@ PATIENCE = 20.0  # seconds until a test that waits for something has failed
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back, and how: "whole", "cut" in the middle, "drip" by drip without an end, or "hang" in silence."""
+    """What is sent back, and how.
+
+    "whole"; "cut" in the middle; drop by drop without an end, "drip", or so from the first line, "drip head"; "hang":
+    nothing at all.
+    """
 
     body: bytes
     status: int = 200
@@ -34,7 +38,7 @@ def completion(content: str | None, calls: list[dict[str, Any]] | None = None, *
         "id": "1",
         "object": "chat.completion",
         "created": 0,
-        "model": "served-model",
+        "model": "tiny-served",
         "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107},
     }
@@ -96,6 +100,11 @@ class ChatServer:
             handler.close_connection = True
         if answer.how == "hang":
             self.closing.wait(PATIENCE)
+            return
+        if answer.how == "drip head":
+            for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000:
+                if not self.closing.wait(0.01):
+                    handler.wfile.write(bytes([byte]))
             return
         handler.send_response(answer.status)
         for name, value in {"Content-Type": "application/json", **answer.headers}.items():

@@ -18,7 +18,7 @@ from agents.replies import Reply
 
 KEY = "sk-secret-0123456789"
 GOOD = completion("Hm.")
-REPLY = Reply("Hm.", "served-model", "stop", 100, 7)
+REPLY = Reply("Hm.", "tiny-served", "stop", 100, 7)
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,10 @@ def error_of(asked: Endpoint) -> str:
         Answer(b""),
         completion(None, choices=[]),
         completion(None, choices=[{"index": 0, "finish_reason": "stop", "message": None}]),
+        Answer(GOOD.body, 302, {"Location": "/v1/chat/completions"}),
+        Answer(b"", 204),
     ],
-    ids=["500", "503", "429", "half", "cut", "html", "empty", "no-choices", "no-message"],
+    ids=["500", "503", "429", "half", "cut", "html", "empty", "no-choices", "no-message", "circle", "204"],
 )
 def test_what_passes_is_asked_again(fault: Answer, pauses: list[float]) -> None:
     with asking(fault, fault, GOOD) as (server, asked):
@@ -84,7 +86,7 @@ def test_what_passes_is_asked_again(fault: Answer, pauses: list[float]) -> None:
     assert 0.25 <= pauses[0] <= 0.5 <= pauses[1] <= 1.0  # doubling, with jitter
 
 
-@pytest.mark.parametrize("how", ["hang", "drip"])
+@pytest.mark.parametrize("how", ["hang", "drip", "drip head"])
 def test_an_answer_without_end_is_given_up(how: str) -> None:
     with asking(Answer(GOOD.body, how=how), GOOD, timeout=0.3) as (server, asked):
         assert ask(asked) == REPLY
@@ -121,6 +123,7 @@ def test_tries_are_counted(pauses: list[float]) -> None:
         (403, "set OPENAI_API_KEY"),
         (404, r"GET http://127.0.0.1"),
         (413, "smaller images"),
+        (300, "see what the server says"),
         (418, "see what the server says"),
         (422, "settings of the policy"),
     ],

@@ -2,28 +2,37 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import re
+import signal
+import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import micro, micro_calls, micro_chats, micro_lessons, micro_sheets, pretrain_micro
+from agents import micro, micro_calls, micro_chats, micro_lessons, micro_sheets, micro_worker, pretrain_micro
 from agents.boxes import inside, overlap
 from agents.conversation import ChatEncoder, patchify
 from agents.micro_batches import LessonEncoder, seeing_batch, speaking_batch, talking_batch
 from agents.micro_seeing import CHARACTERS, KNOTS, NONE, WORDS, TokenWriter, dense_labels, fitted
 from agents.micro_weights import END, LOOKED_UP, WORD, character_weights, token_weights
+from agents.micro_worker import Worker
 from agents.pretrain_micro import Pretraining, learning_rate, orthogonalised
 from agents.reasons import things
 from pixel_env.tasks import ProceduralTasks
 from pixel_env.tasks.drawing import COLOURS, SHAPES, Canvas, Mark
 from pixel_env.tasks.scenes import RELATIONS, SIDES, TRAY_SHAPES
 
-TOKENIZER = micro.load_processor(Path(micro.__file__).parent / "micro_base").tokenizer
+PROCESSOR = micro.load_processor(Path(micro.__file__).parent / "micro_base")
+TOKENIZER = PROCESSOR.tokenizer
 
 
 def test_dense_labels_by_hand() -> None:
@@ -413,7 +422,7 @@ def test_learning_rate_by_hand() -> None:
 
 def arguments(out: Path, base: str | None = None, begin: str = "speak", **changed: int) -> argparse.Namespace:
     plain = {"see_steps": 2, "see_batch": 2, "talk_steps": 3, "talk_batch": 4, "steps": 2, "batch": 4}
-    rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0}
+    rates = {"see_lr": 1e-3, "talk_lr": 1e-3, "lr": 1e-3, "vision_lr": 1e-3, "seed": 0, "save_seconds": 120}
     return argparse.Namespace(out=str(out), base=base, begin=begin, **(plain | changed), **rates)
 
 
@@ -431,6 +440,58 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
         assert torch.equal(one, other), name
     assert torch.equal(whole.projector.weight, resumed.projector.weight)
     assert (tmp_path / "whole" / "model" / "model.safetensors").stat().st_size < 16e6
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_worker_that_is_killed_is_replaced_and_ends_with_its_run() -> None:
+    asked = [("see", seed, 2, 0.5) for seed in range(8)]
+    with Worker(PROCESSOR) as worker:
+        batches = worker.batches(iter(asked))
+        found = [next(batches)]
+        for _ in range(2):
+            (child,) = worker._pool._processes.values()
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            found.append(next(batches))
+        found += batches
+    for (images, _), arguments in zip(found, asked, strict=True):
+        expected, _ = micro_worker._batch(*arguments)
+        assert all(np.array_equal(one, other) for one, other in zip(images, expected, strict=True))
+
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    if not (run := os.fork()):
+        worker = Worker(PROCESSOR).__enter__()
+        next(worker.batches(iter(asked)))
+        writing.send([child.pid for child in worker._pool._processes.values()])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(run, 0)
+    (left,) = reading.recv()
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "it goes on without its run"
+        time.sleep(0.01)
+
+
+def test_a_batch_that_ends_two_workers_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_worker.micro_batches, "seeing_batch", lambda *_: os._exit(1))
+    with Worker(PROCESSOR) as worker, pytest.raises(BrokenProcessPool):
+        next(worker.batches(iter([("see", 0, 2, 0.5)])))
+
+
+def test_a_base_that_cannot_be_saved_leaves_no_folder_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Pretraining(arguments(tmp_path, see_steps=0, talk_steps=0, steps=0))
+
+    def half(model: Any, processor: Any, path: Path, half: bool = False) -> None:
+        path.mkdir()
+        (path / "config.json").touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(micro, "save", half)
+        run.save()
+    assert not list(tmp_path.iterdir())
+    run.save()
+    assert (tmp_path / "model" / "model.safetensors").exists() and len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_saved_model_sees_as_the_pretraining_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,10 +576,7 @@ def test_the_fit_finds_a_linear_map_and_says_what_it_explains() -> None:
         (["--begin", "see"], "--begin is for --base"),
     ],
 )
-def test_wrong_arguments_are_told(
-    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["pretrain_micro.py", *given])
-    with pytest.raises(SystemExit):
-        pretrain_micro.main()
-    assert said in capsys.readouterr().err
+def test_wrong_arguments_are_told(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain_micro.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pretrain_micro.py: error: ") and said in error and error.count("\n") == 1

@@ -35,3 +35,17 @@ def test_figures_of_the_fuzzer_are_those_of_its_file() -> None:
     assert result["inputs"] == sum(part["inputs"] for part in result["parts"]) and result["findings"] == 0
     seconds = sum(part["seconds"] for part in result["parts"])
     assert f"{result['inputs']:,} inputs were tried, in {seconds:,} seconds" in PAGE
+
+
+def test_figures_of_the_faults_are_those_of_their_file() -> None:
+    """Jobs that the script has not killed are named as such."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text(encoding="utf-8"))
+    told = "".join(PAGE.partition("So far: demonstrations")[1:]).partition("## ")[0]
+    done, _, missing = " ".join(told.split()).partition("nothing lost; ")
+    for name in ("SFT", "RL", "evaluation", "demonstrations", "pretraining"):
+        assert (name in result) == (name not in missing)
+    for name, found in result.items():
+        killed, full = found["killed"], found["no_room"]
+        assert f"{name}, {killed['kills']} kills and {full['times']} limits" in done and killed["kills"] >= 10
+        assert not killed["broken_files"] and not full["broken_files"] and not killed["processes_left_behind"]
+        assert found["second_run_refused"] and full["told"] + full["did_not_matter"] == full["times"]

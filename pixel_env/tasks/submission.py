@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixel_env.journal import replace_text
 from pixel_env.tasks.files import FileTasks
 from pixel_env.tasks.image_sets import question_id
 
@@ -53,7 +54,7 @@ def submission(tasks: FileTasks, trajectories: "Iterable[Trajectory]", path: str
         )
     entries = [{**_name(tasks, tasks.task_id(index)), "answer": answers[index]} for index in range(len(tasks))]
     if path is not None:
-        Path(path).write_text(json.dumps(entries, indent=1), encoding="ascii")
+        replace_text(Path(path), json.dumps(entries, indent=1))
     return entries
 
 
