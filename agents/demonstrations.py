@@ -33,8 +33,8 @@ IMAGE_MIX = {"single": 0.3, "recrop_once": 0.2, "recrop_twice": 0.2, "zoom_furth
 VIDEO_MIX = {"single": 0.9, "reselect": 0.1}
 TEXTUAL_SHARE = 2000 / 7500
 """The proportions of the paper (Table 2 and section 5)."""
-NO_CORRECTIONS = {"single": 1.0}
-"""Mix of either medium without a mistake to correct: the ablation of the paper."""
+NO_CORRECTIONS = ("single", "textual")
+"""Kinds without a mistake to correct; the others are left out in the ablation of the paper."""
 
 MOST_TRIES = 1000
 """Tasks in a row of which no demonstration could be made: then there is probably none that would do."""

@@ -53,7 +53,7 @@ def longest_demonstration(settings: Settings) -> Length:
 
 def mean_demonstration(settings: Settings) -> Length:
     """Return the mean length over the kinds that are made of images, and those that answer at once."""
-    kinds = IMAGE_MIX if settings.corrections else NO_CORRECTIONS
+    kinds = IMAGE_MIX if settings.corrections else {"single": 1.0}
     looks = (1 - settings.textual_share) * sum(share * len(LOOKS[kind]) for kind, share in kinds.items())
     return demonstration(settings, looks)
 

@@ -221,7 +221,7 @@ def _add_training(warm: Group, rl: Group) -> None:
         "--no-corrections",
         dest="corrections",
         action="store_false",
-        help="only demonstrations without a mistake: one look, or an answer at once",
+        help="leave out demonstrations with a mistake or several looks: others look once, or answer at once",
     )
     add(
         "--textual-share",

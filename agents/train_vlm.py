@@ -162,25 +162,19 @@ class Run:
         """Make demonstrations, or play the recorded ones and list those that cannot be used."""
         import gymnasium as gym
 
-        from agents.demonstrations import IMAGE_MIX, NO_CORRECTIONS, VIDEO_MIX, demonstrations
+        from agents.demonstrations import NO_CORRECTIONS, demonstrations
         from agents.sft_data import recorded
         from pixel_env.trajectory import load_jsonl
 
         s = self.settings
         if s.sft_data is None:
             try:
-                return demonstrations(
-                    ENV_ID,
-                    s.demonstrations,
-                    seed=s.seed,
-                    textual_share=s.textual_share,
-                    image_mix=IMAGE_MIX if s.corrections else NO_CORRECTIONS,
-                    video_mix=VIDEO_MIX if s.corrections else NO_CORRECTIONS,
-                    **self._train_kwargs(),
+                made = demonstrations(
+                    ENV_ID, s.demonstrations, seed=s.seed, textual_share=s.textual_share, **self._train_kwargs()
                 )
             except ValueError as error:
                 raise UsageError(str(error)) from None
-        if is_demonstrations(s.sft_data):
+        elif is_demonstrations(s.sft_data):
             made = load_jsonl(s.sft_data)
         else:
             made = recorded(gym.make(ENV_ID, **s.env_kwargs("train", recorded_spec(s.sft_data))), seed=s.seed)
@@ -190,7 +184,7 @@ class Run:
             replace_text(listed, "".join(f"{problem}\n" for problem in problems))
             print(f"{len(problems)} of {len(made)} records of {s.sft_data} cannot be used, see {listed}: {problems[0]}")
         if not s.corrections:
-            made = [t for t in made if t.error is not None or t.kind in (*NO_CORRECTIONS, "textual")]
+            made = [t for t in made if t.error is not None or t.kind in NO_CORRECTIONS]
         if len(problems) == len(made):
             raise UsageError(f"no record of {s.sft_data} can be used, see {self.out / 'trajectories'}")
         return made
