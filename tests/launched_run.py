@@ -16,8 +16,9 @@ import torch
 
 from agents import grpo, train_vlm
 
-RECORDS, WAY = Path(sys.argv[1]), sys.argv[2]
-RANK = os.environ["RANK"]
+STARTED = __name__ == "__main__"  # the search for doctests imports it, too
+RECORDS, WAY = (Path(sys.argv[1]), sys.argv[2]) if STARTED else (Path(), "")
+RANK = os.environ.get("RANK", "")
 
 
 class Recorded(grpo.CuriosityGRPOTrainer):
