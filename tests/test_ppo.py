@@ -52,7 +52,7 @@ def settings(*options: str) -> Settings:
         ("--resume --out nowhere", "there is no run to resume in nowhere"),
         ("--out taken", "taken holds a run already; add --resume"),
         ("--resume --out taken", "is not the configuration of a run"),
-        ("--out taken/config.json", "cannot write to taken/config.json: Not a directory"),
+        ("--out taken/config.json", "cannot write to taken/config.json: File exists"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

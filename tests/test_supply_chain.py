@@ -30,6 +30,7 @@ BROUGHT = {
 """Modules that a declared distribution brings with it."""
 NOT_DECLARED = {
     "atheris": "for a fuzzer, which says so",
+    "deepspeed": "for ZeRO-3 only, on GPUs; see docs/scaling.md",
     "playwright": "a browser, for tests that are skipped without it",
     "vllm": "on a machine with GPUs; see docs/scaling.md",
 }
