@@ -78,9 +78,11 @@ def demonstrate(env: GridZoom, tasks: Iterable[int]) -> Demonstrations:
         turns.append((observation, env.answers.index(gold(task)), point))
     if not turns:
         raise ValueError("expected tasks whose answers the environment can give, got none")
-    observations, actions, points = zip(*turns, strict=True)
-    stacked = {name: np.stack([observation[name] for observation in observations]) for name in observations[0]}
-    return Demonstrations(stacked, np.array(actions, np.int64), np.array(points, np.float32).clip(0, 1))
+    return Demonstrations(
+        {name: np.stack([turn[0][name] for turn in turns]) for name in turns[0][0]},
+        np.array([turn[1] for turn in turns], np.int64),
+        np.array([turn[2] for turn in turns], np.float32).clip(0, 1),
+    )
 
 
 def clone(
@@ -158,5 +160,7 @@ def _learn(
     loss.backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     optimizer.step()
-    figures = loss, (logits.argmax(1) == actions).float().mean(), (pointed.argmax(1) == cell).float().mean()
-    return tuple(float(figure.detach()) for figure in figures)
+    action, place = (
+        float((guess.argmax(1) == told).float().mean()) for guess, told in ((logits, actions), (pointed, cell))
+    )
+    return float(loss.detach()), action, place

@@ -67,7 +67,11 @@ def training_env(settings: Settings) -> gym.Env[Any, Any]:
 
 def adapted(env: gym.Env[Any, str], settings: Settings) -> Adapter:
     """Return an environment with the actions of the settings."""
-    kinds = {"grid": GridZoom, "pyramid": PyramidZoom, "box": BoxZoom}
+    kinds: dict[str, type[GridZoom | PyramidZoom | BoxZoom]] = {
+        "grid": GridZoom,
+        "pyramid": PyramidZoom,
+        "box": BoxZoom,
+    }
     return kinds[settings.actions](env, side=settings.side)
 
 
@@ -189,8 +193,9 @@ class Run:
             model.demonstrated = demonstrated
             save_model(model, self.checkpoints)
 
-        env = adapted(PixelReasonEnv(**s.env_kwargs("train")), s)
-        tasks = np.random.default_rng(run_seed(s, 0)).integers(len(env.unwrapped.tasks), size=s.demonstrations)
+        bare = PixelReasonEnv(**s.env_kwargs("train"))
+        env, rng = GridZoom(bare, side=s.side), np.random.default_rng(run_seed(s, 0))
+        tasks = rng.integers(len(bare.tasks), size=s.demonstrations)
         logger = configure_logger(0, str(self.out / "tensorboard"), "cloning", reset_num_timesteps=False)
         clone(model, env, tasks.tolist(), logger, keep, done)
         logger.close()
