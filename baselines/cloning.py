@@ -2,8 +2,8 @@
 
 A reward of one bit at the end of an episode teaches nobody to read. A demonstration says more than what to do: where in
 the view the evidence is, which is what `QuestionGuidedCNN` points at, and which choice is right, which is learned
-against every choice of the batch and not only against the other three. From the actions alone reading had not begun
-where with both it was well under way (row 107 of benchmarks/results/experiments.md).
+against every choice of the batch and not only against the other three. Trials with and without are in row 109 of
+benchmarks/results/experiments.md.
 """
 
 from collections import deque
