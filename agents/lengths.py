@@ -45,16 +45,22 @@ def demonstration(settings: Settings, looks: float) -> Length:
     return Length(round(tokens), round(first.pictures + looks * crop))
 
 
+def shares(settings: Settings) -> dict[str, float]:
+    """Return what share of the demonstrations that are made of images is of each kind that is learned from."""
+    made = {kind: (1 - settings.textual_share) * share for kind, share in IMAGE_MIX.items()}
+    made["textual"] = settings.textual_share
+    return made if settings.corrections else {kind: made[kind] for kind in NO_CORRECTIONS}
+
+
 def longest_demonstration(settings: Settings) -> Length:
     """Return the length of a demonstration of the kind with most looks."""
-    kinds = IMAGE_MIX if settings.corrections else NO_CORRECTIONS
-    return demonstration(settings, max(len(LOOKS[kind]) for kind in kinds))
+    return demonstration(settings, max(len(LOOKS[kind]) for kind in shares(settings)))
 
 
 def mean_demonstration(settings: Settings) -> Length:
-    """Return the mean length over the kinds that are made of images, and those that answer at once."""
-    kinds = IMAGE_MIX if settings.corrections else {"single": 1.0}
-    looks = (1 - settings.textual_share) * sum(share * len(LOOKS[kind]) for kind, share in kinds.items())
+    """Return the mean length over the kinds that are made of images."""
+    learned = shares(settings)
+    looks = sum(share * len(LOOKS[kind]) for kind, share in learned.items()) / sum(learned.values())
     return demonstration(settings, looks)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from agents.lengths import longest_demonstration, longest_rollout, mean_demonstration, prompt
+from agents.lengths import longest_demonstration, longest_rollout, mean_demonstration, prompt, shares
 from agents.memory import GB, Estimate, check, room, table
 from agents.run_settings import Settings
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
@@ -64,10 +64,10 @@ def plan(estimate: Estimate, settings: Settings, runs: Path, device: str) -> str
 
 
 def demonstrations(settings: Settings) -> int:
-    """Return the number of demonstrations of the warm start."""
+    """Return the number of demonstrations of the warm start; in a file those that are left out count, too."""
     path = settings.sft_data
     if path is None:
-        return settings.demonstrations
+        return round(settings.demonstrations * sum(shares(settings).values()))
     if not is_demonstrations(path):
         return len(tasks_from_spec(recorded_spec(path)))
     with open(path, encoding="utf-8") as lines:

@@ -74,13 +74,7 @@ def share_prompts(
         alike = all(torch.equal(of[one, :prompt], of[other, :prompt]) for of in (ids, mask, types))
         return alike and torch.equal(views[one][: shown[one]], views[other][: shown[other]])
 
-    groups: list[list[int]] = []
-    for row in range(len(ids)):
-        if groups and same(groups[-1][0], row):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    if len(groups) == len(ids):
+    if len(groups := _neighbours(len(ids), same)) == len(ids):
         return None
 
     sources, rollouts, labels = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
@@ -112,3 +106,18 @@ def share_prompts(
         "shift_labels": pad_sequence(labels, True, IGNORED),
     }
     return SharedPrompts(inputs, source)
+
+
+def _neighbours(count: int, same: Callable[[int, int], bool]) -> list[list[int]]:
+    """Split the numbers below `count` into runs that are the `same` as their first.
+
+    >>> _neighbours(5, lambda one, other: "aabba"[one] == "aabba"[other])
+    [[0, 1], [2, 3], [4]]
+    """
+    runs: list[list[int]] = []
+    for number in range(count):
+        if runs and same(runs[-1][0], number):
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs

@@ -245,6 +245,48 @@ class PyramidZoom(Adapter):
         return self._play(int(action), box)
 
 
+GRID = 7
+"""Places side by side, and above each other, that `GridZoom` can look at."""
+LOOK = 0.25
+"""Share of the width and of the height that it then sees: more than twice the distance of two places."""
+
+
+class GridZoom(Adapter):
+    """Discrete actions: give an answer, look at one of 7 x 7 places, pick a frame.
+
+    A look shows a quarter of the width and of the height around the middle of a cell of a grid, moved inwards at the
+    border: one turn finds what a walk in the pyramid takes several for. See `Adapter` for the arguments and the
+    observation, `meanings` for the actions.
+    """
+
+    def __init__(self, env: gym.Env[Observation, str], answers: Sequence[str] | None = None, side: int = 112) -> None:
+        looks = tuple(
+            f"look at row {row}, column {column}" for row in range(1, GRID + 1) for column in range(1, GRID + 1)
+        )
+        super().__init__(env, answers, side, looks)
+        self.action_space = Discrete(len(self.meanings))
+
+    def step(self, action: int | np.integer[Any]) -> Step:
+        """Take a turn with an action that `meanings` explains, 0-based."""
+        self._check(action)
+        row, column = divmod(int(action) - len(self.answers), GRID)
+        return self._play(int(action), around((column + 0.5) / GRID, (row + 0.5) / GRID))
+
+    def look_at(self, x: float, y: float) -> int:
+        """Return the action that looks where a point is, x and y in fractions of the image."""
+        column, row = (min(int(GRID * place), GRID - 1) for place in (x, y))
+        return len(self.answers) + GRID * row + column
+
+
+def around(x: float, y: float) -> Box:
+    """Return the box that a look at a point shows.
+
+    >>> around(0.5, 0.0)
+    (0.375, 0.0, 0.625, 0.25)
+    """
+    return moved((x - LOOK / 2, y - LOOK / 2, x + LOOK / 2, y + LOOK / 2), 0, 0)
+
+
 class BoxZoom(Adapter):
     """Continuous actions: two opposite corners x, y, x, y of a box, then one score for each of `meanings`.
 

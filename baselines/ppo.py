@@ -2,14 +2,15 @@
 
     python baselines/ppo.py                          # the easiest level of search, two cores
     python baselines/ppo.py --resume                 # go on with the newest run after a stop or a kill
+    python baselines/ppo.py --demonstrations 0       # PPO from nothing
     python baselines/ppo.py --actions box --no-curiosity --seed 1
     python baselines/ppo.py --suite search clip --levels 1 2 --envs 16
     tensorboard --logdir runs                        # accuracy, operations and the terms of the reward
 
-PPO is that of Stable-Baselines3; ours are the adapter, the network and what is measured. Tasks of training seldom come
-twice, so the rate of pixel-space reasoning that curiosity pays for is taken over the last episodes of an environment,
-whatever their task. A run that was killed goes on from its last checkpoint with fresh tasks: it ends like the run that
-nobody disturbed, but not with the same weights.
+PPO is that of Stable-Baselines3; ours are the adapter, the network, its warm start from demonstrations and what is
+measured. Tasks of training seldom come twice, so the rate of pixel-space reasoning that curiosity pays for is taken
+over the last episodes of an environment, whatever their task. A run that was killed goes on from its last checkpoint
+with fresh tasks: it ends like the run that nobody disturbed, but not with the same weights.
 """
 
 import math
@@ -24,7 +25,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from baselines.adapters import Adapter, BoxZoom, PyramidZoom, choice_of
+from baselines.adapters import GRID, Adapter, BoxZoom, GridZoom, PyramidZoom, choice_of
 from baselines.ppo_settings import ROLLOUT, Settings, parse, save
 from pixel_env import PixelReasonEnv
 from pixel_env.command_line import UsageError, ending, run_folder
@@ -67,7 +68,12 @@ def training_env(settings: Settings) -> gym.Env[Any, Any]:
 
 def adapted(env: gym.Env[Any, str], settings: Settings) -> Adapter:
     """Return an environment with the actions of the settings."""
-    return (PyramidZoom if settings.actions == "pyramid" else BoxZoom)(env, side=settings.side)
+    kinds: dict[str, type[GridZoom | PyramidZoom | BoxZoom]] = {
+        "grid": GridZoom,
+        "pyramid": PyramidZoom,
+        "box": BoxZoom,
+    }
+    return kinds[settings.actions](env, side=settings.side)
 
 
 def vectorised(settings: Settings) -> "VecEnv":
@@ -78,7 +84,7 @@ def vectorised(settings: Settings) -> "VecEnv":
 
 
 def new_model(settings: Settings, env: "VecEnv", out: Path) -> "PPO":
-    """Return PPO with fresh weights, which answers as the fit of the choices says and else does anything alike."""
+    """Return PPO with fresh weights: it answers as the choices fit, looks where it attends, and else does all alike."""
     import torch
     from stable_baselines3 import PPO
 
@@ -95,20 +101,25 @@ def new_model(settings: Settings, env: "VecEnv", out: Path) -> "PPO":
         ent_coef=settings.entropy,
         policy_kwargs={
             "features_extractor_class": QuestionGuidedCNN,
+            "features_extractor_kwargs": {"grid": GRID if settings.actions == "grid" else 0},
             "net_arch": {"pi": [], "vf": [64]},
             "ortho_init": False,
         },
         tensorboard_log=str(out / "tensorboard"),
         seed=run_seed(settings, 0),
     )
-    # The fit of the choices, the last features, goes straight to their letters; all else starts from zero.
-    corners = 4 if settings.actions == "box" else 0
+    # The fit of the choices, the last features, goes straight to their letters, and the attention before it to the
+    # looks; all else starts from zero.
+    corners, answers = 4 if settings.actions == "box" else 0, env.get_attr("answers")[0]
+    extractor = model.policy.features_extractor
     with torch.no_grad():
         model.policy.action_net.bias.zero_()
         weight = model.policy.action_net.weight.zero_()
-        for place, answer in enumerate(env.get_attr("answers")[0]):
+        for place, answer in enumerate(answers):
             if (choice := choice_of(answer)) >= 0:
-                weight[corners + place, choice - model.policy.features_extractor.choices] = 1.0
+                weight[corners + place, choice - extractor.choices] = 1.0
+        for cell in range(extractor.looks):
+            weight[len(answers) + cell, cell - extractor.looks - extractor.choices] = 1.0
     return model
 
 
@@ -137,8 +148,12 @@ class Run:
 
     def execute(self) -> None:
         """Train, play the test tasks, and write the report."""
-        model = self.train()
-        played = {"PPO": self.evaluate(model)} | self.guessed()
+        from stable_baselines3 import PPO
+
+        played = {"PPO": self.evaluate(self.train())}
+        if self.settings.demonstrations:
+            played["warm start"] = self.evaluate(PPO.load(self.checkpoints / "0000000000.zip"))
+        played |= self.guessed()
         text = report(played)
         replace_text(self.out / "report.md", text)
         print(f"{text}\nreport: {self.out / 'report.md'}")
@@ -152,10 +167,11 @@ class Run:
         s, env = self.settings, vectorised(self.settings)
         saved = sorted(self.checkpoints.glob("*.zip"))  # names have leading zeros
         if saved:
-            done = int(saved[-1].stem)
-            model = PPO.load(saved[-1], env=env, seed=run_seed(s, done))
+            model = PPO.load(saved[-1], env=env, seed=run_seed(s, int(saved[-1].stem)))
         else:
             model = new_model(s, env, self.out)
+        if s.demonstrations:
+            self._warm_start(model)
         log = TrainingLog(self.checkpoints, s.save_steps, s.steps)
         if model.num_timesteps < s.steps:
             model.learn(s.steps - model.num_timesteps, callback=log, tb_log_name="ppo", reset_num_timesteps=False)
@@ -163,9 +179,34 @@ class Run:
         env.close()
         return model
 
+    def _warm_start(self, model: "PPO") -> None:
+        """Learn from the demonstrations that are left; `model.demonstrated` counts them in the checkpoint at turn 0."""
+        from stable_baselines3.common.utils import configure_logger
+
+        from baselines.cloning import clone
+        from baselines.ppo_callback import save_model
+
+        s, done = self.settings, getattr(model, "demonstrated", 0)
+        if done >= s.demonstrations:
+            return
+
+        def keep(demonstrated: int) -> None:
+            model.demonstrated = demonstrated
+            save_model(model, self.checkpoints)
+
+        bare = PixelReasonEnv(**s.env_kwargs("train"))
+        env, rng = GridZoom(bare, side=s.side), np.random.default_rng(run_seed(s, 0))
+        tasks = rng.integers(len(bare.tasks), size=s.demonstrations)
+        logger = configure_logger(0, str(self.out / "tensorboard"), "cloning", reset_num_timesteps=False)
+        clone(model, env, tasks.tolist(), logger, keep, done)
+        logger.close()
+
     def evaluate(self, model: "PPO") -> list[Trajectory]:
-        """Play the test tasks greedily."""
-        s, path = self.settings, self.out / "trajectories.jsonl"
+        """Play the test tasks greedily, unless a model of as many turns has; kept in trajectories/TURNS.jsonl."""
+        s, path = self.settings, self.out / "trajectories" / f"{model.num_timesteps:010d}.jsonl"
+        if path.exists():
+            return load_jsonl(path)
+        path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         part.unlink(missing_ok=True)
         env = adapted(RecordTrajectories(gym.make(ENV_ID, **s.env_kwargs("test")), part), s)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
@@ -74,7 +75,12 @@ class TrainingLog(BaseCallback):
         self._bar.close()
 
     def save(self) -> None:
-        """Write a checkpoint; a kill leaves no half of it."""
+        """Write a checkpoint."""
         self._saved = self.model.num_timesteps
-        with replacing(self._folder / f"{self._saved:010d}.zip") as part:
-            self.model.save(part)
+        save_model(self.model, self._folder)
+
+
+def save_model(model: BaseAlgorithm, folder: Path) -> None:
+    """Write a checkpoint, named by the turns that were played; a kill leaves no half of it."""
+    with replacing(folder / f"{model.num_timesteps:010d}.zip") as part:
+        model.save(part)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from pixel_env.command_line import Parser, UsageError, parser_of, resumed
 from pixel_env.journal import replace_text
 from pixel_env.settings import PRESETS
-from pixel_env.tasks import LEVELS, SUITES
+from pixel_env.tasks import LEVELS, MEDIA, SUITES
 
 RUNS = Path("runs/ppo")  # apart from the runs of train_vlm.py, whose --resume takes the newest
 ROLLOUT = 128
 """Turns that each environment plays between two updates."""
+DEMONSTRATIONS = 24_000
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Settings:
     suite: tuple[str, ...]
     levels: tuple[int, ...]
     preset: str
-    actions: Literal["pyramid", "box"]
+    actions: Literal["grid", "pyramid", "box"]
     side: int
     max_turns: int
     curiosity: bool
+    demonstrations: int
     steps: int
     envs: int
     learning_rate: float
@@ -58,9 +60,9 @@ def parser(description: str) -> Parser:
     add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
     add(
         "--actions",
-        choices=("pyramid", "box"),
-        default="pyramid",
-        help="discrete steps in a pyramid of boxes, or the corners of a box (%(default)s)",
+        choices=("grid", "pyramid", "box"),
+        default="grid",
+        help="places of a grid, discrete steps in a pyramid of boxes, or the corners of a box (%(default)s)",
     )
     add("--side", type=int, default=112, help="of the picture that the network sees, in pixels (%(default)s)")
     add("--max-turns", type=int, default=5, help="turns in an episode (%(default)s)")
@@ -70,10 +72,15 @@ def parser(description: str) -> Parser:
         action="store_false",
         help="no bonus for episodes that look while few do; the price of more than one operation stays",
     )
-    add("--steps", type=int, default=150_000, help="turns to train on, of all environments together (%(default)s)")
+    add(
+        "--demonstrations",
+        type=int,
+        help=f"training tasks shown by an expert before PPO begins ({DEMONSTRATIONS:,} of images in a grid, else 0)",
+    )
+    add("--steps", type=int, default=40_000, help="turns to train on, of all environments together (%(default)s)")
     add("--envs", type=int, default=8, help="environments side by side (%(default)s)")
-    add("--learning-rate", type=float, default=5e-4, help="of Adam (%(default)s)")
-    add("--entropy", type=float, default=0.01, help="weight of the entropy bonus (%(default)s)")
+    add("--learning-rate", type=float, default=2e-4, help="of PPO's Adam (%(default)s)")
+    add("--entropy", type=float, default=0.0, help="weight of the entropy bonus (%(default)s)")
     add("--save-steps", type=int, default=10_000, help="turns between checkpoints: what a kill can cost (%(default)s)")
     add("--test-tasks", type=int, default=400, help="test tasks, played greedily at the end (%(default)s)")
     add("--seed", type=int, default=0, help="of tasks, weights and sampling (%(default)s)")
@@ -96,8 +103,13 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     out, resume = arguments.pop("out"), arguments.pop("resume")
     if resume:
         return *resumed(argv, out, RUNS, _settings), True
+    shown = arguments["actions"] == "grid" and all(MEDIA[suite] == "image" for suite in arguments["suite"])
+    if arguments["demonstrations"] is None:
+        arguments["demonstrations"] = DEMONSTRATIONS if shown else 0
     settings = _settings(arguments)
     _check(settings)
+    if settings.demonstrations and not shown:
+        raise UsageError("expected --demonstrations 0 but for --actions grid and suites of images")
     out = out or RUNS / time.strftime("%Y%m%d-%H%M%S")
     if (out / "config.json").exists():
         raise UsageError(f"{out} holds a run already; add --resume to continue it, or choose another --out")
@@ -118,6 +130,7 @@ def _check(settings: Settings) -> None:
     lowest = {
         "side": 36,
         "max_turns": 1,
+        "demonstrations": 0,
         "steps": 1,
         "envs": 1,
         "save_steps": 1,

@@ -28,16 +28,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from agents.api_policy import EndpointPolicy, play_endpoint
 from agents.replies import Usage
+from benchmarks.chat_endpoint import serve
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.command_line import Parser, UsageError, ending
 from pixel_env.journal import replace_text
@@ -100,45 +99,18 @@ def delay_of(model: str, number: int) -> float:
     return int(milliseconds) / 1000 * (TIMES if slow else 1)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Looks at what it needs of a chat request, waits, and answers."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    asked: ClassVar[Counter[str]] = Counter()
-    lock = threading.Lock()
-
-    def do_POST(self) -> None:
-        """Answer with the crop, or after it with the answer."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model, turn = body["model"], sum(message["role"] == "assistant" for message in body["messages"])
-        with self.lock:
-            number = self.asked[model]
-            self.asked[model] += 1
-        time.sleep(delay_of(model, number))
-        message = {"role": "assistant", "content": TURNS[turn]}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        reply = {
-            "id": "1", "object": "chat.completion", "created": 0, "model": model, "usage": usage,
-            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        }  # fmt: skip
-        sent = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+ASKED: Counter[str] = Counter()
+LOCK = threading.Lock()
 
 
-def serve(port: Connection) -> None:
-    """Answer until the process is ended; the port is told first."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    port.send(server.server_port)
-    server.serve_forever()
+def answer(body: dict[str, Any]) -> str:
+    """Wait, and answer with the crop, or after it with the answer."""
+    model, turn = body["model"], sum(message["role"] == "assistant" for message in body["messages"])
+    with LOCK:
+        number = ASKED[model]
+        ASKED[model] += 1
+    time.sleep(delay_of(model, number))
+    return TURNS[turn]
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -225,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["NO_PROXY"] = "127.0.0.1"
         about = provenance(PACKAGES)
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(answer, theirs), daemon=True)
         server.start()
         try:
             rows = measure(f"http://127.0.0.1:{ours.recv()}/v1", cells(a.delays, a.concurrency), a.seconds)

@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
-from baselines.adapters import ANSWERS, CHOICE_WORDS, Adapter, BoxZoom, PyramidZoom, moved, scaled, square
+from baselines.adapters import (
+    ANSWERS,
+    CHOICE_WORDS,
+    GRID,
+    Adapter,
+    BoxZoom,
+    GridZoom,
+    PyramidZoom,
+    around,
+    moved,
+    scaled,
+    square,
+)
 from baselines.text_encoding import NUMBERS, SPARE, encode, read_question
 from pixel_env import Operation, PixelReasonEnv
 from pixel_env.policies import gold
@@ -24,10 +36,16 @@ FUNCTION = {"name": "blank", "description": "Show grey.", "parameters": PARAMETE
 OTHER = Operation({"type": "function", "function": FUNCTION}, lambda: np.full((28, 28, 3), 128, np.uint8))
 
 
-def make(kind: type[PyramidZoom] | type[BoxZoom], task: int = 0, **kwargs: Any) -> Adapter:
+Kind = type[GridZoom] | type[PyramidZoom] | type[BoxZoom]
+
+
+def make(kind: Kind, task: int = 0, **kwargs: Any) -> Adapter:
     env = kind(gym.make("PixelReason-Mixed-v0", tasks=MIXED, preset="micro", **kwargs), answers=LIST, side=56)
     env.reset(seed=0, options={"task": task})
     return env
+
+
+GRID_ENV = make(GridZoom)
 
 
 def do(env: Adapter, meaning: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -124,6 +142,25 @@ def test_frames_of_an_image_are_an_error_that_costs_a_turn() -> None:
     assert np.array_equal(before["position"], after["position"]) and after["turns"] == pytest.approx(0.8)
 
 
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_look_shows_what_it_is_aimed_at(x: float, y: float) -> None:
+    row, column = divmod(GRID_ENV.look_at(x, y) - len(LIST), GRID)
+    x1, y1, x2, y2 = around((column + 0.5) / GRID, (row + 0.5) / GRID)
+    assert (x2 - x1, y2 - y1) == pytest.approx((0.25, 0.25)) and min(x1, y1) >= 0 and max(x2, y2) <= 1
+    assert x1 <= x <= x2 and y1 <= y <= y2
+    middle = abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2)
+    inside = [0.125 <= place <= 0.875 for place in (x, y)]  # elsewhere the border is in the way
+    assert all(off <= 0.5 / GRID + 1e-9 for off, free in zip(middle, inside, strict=True) if free)
+
+
+def test_looks_are_of_the_first_view_whatever_was_looked_at_before() -> None:
+    env = make(GridZoom)
+    for row, column, region in ((4, 4, (168, 168, 280, 280)), (1, 7, (336, 0, 448, 112)), (4, 4, (168, 168, 280, 280))):
+        observation, *_, info = do(env, f"look at row {row}, column {column}")
+        assert info["views"][0].region == pytest.approx(region)
+        assert observation["position"].tolist() == [*(side / 448 for side in region), 0]
+
+
 @pytest.mark.parametrize("corners", [(-0.5, -0.5, 0.5, 0), (0.5, 0, -0.5, -0.5), (-0.5, 0, 0.5, -0.5)])
 def test_box_zoom_takes_any_two_opposite_corners(corners: tuple[float, ...]) -> None:
     env = make(BoxZoom)
@@ -183,6 +220,14 @@ def test_pyramid_episodes_are_those_of_their_texts(actions: list[int], task: int
     equal_to_its_texts(env, actions, task)
 
 
+@given(st.lists(st.integers(0, 67), min_size=1, max_size=5), st.sampled_from([0, 1]))
+@settings(max_examples=25, deadline=None)
+def test_grid_episodes_are_those_of_their_texts(actions: list[int], task: int) -> None:
+    env = make(GridZoom)
+    assert env.action_space.n == 68  # type: ignore[attr-defined]  # 3 answers, 49 looks, 16 frames
+    equal_to_its_texts(env, actions, task)
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
 @settings(max_examples=25, deadline=None)
 def test_box_episodes_are_those_of_their_texts(seed: int, task: int) -> None:
@@ -194,16 +239,16 @@ def test_box_episodes_are_those_of_their_texts(seed: int, task: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version:UserWarning")  # true of every wrapper
-@pytest.mark.parametrize("kind", [PyramidZoom, BoxZoom])
+@pytest.mark.parametrize("kind", [GridZoom, PyramidZoom, BoxZoom])
 @pytest.mark.parametrize("env_id", ["PixelReason-Zoom-v0", "PixelReason-Frames-v0", "PixelReason-Mixed-v0"])
-def test_both_checkers(env_id: str, kind: type[PyramidZoom] | type[BoxZoom]) -> None:
+def test_both_checkers(env_id: str, kind: Kind) -> None:
     with kind(gym.make(env_id, preset="micro")) as env:
         check_env_of_sb3(env)  # warnings are errors
         check_env(env)
 
 
 @pytest.mark.parametrize(("env_id", "kind"), [("PixelReason-Zoom-v0", PyramidZoom), ("PixelReason-Frames-v0", BoxZoom)])
-def test_checker_with_real_sizes(env_id: str, kind: type[PyramidZoom] | type[BoxZoom]) -> None:
+def test_checker_with_real_sizes(env_id: str, kind: Kind) -> None:
     with kind(gym.make(env_id)) as env:
         check_env_of_sb3(env)
         assert env.reset(seed=0)[0]["picture"].shape == (112, 112, 3)

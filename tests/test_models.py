@@ -27,6 +27,7 @@ from agents import grpo, micro
 from agents.checkpoints import load_weights
 from agents.conversation import ChatEncoder
 from agents.demonstrations import demonstrations
+from agents.lengths import demonstration, longest_demonstration, mean_demonstration, shares
 from agents.memory import GB, Estimate, check, read_config
 from agents.plan import plan, speed
 from agents.run_settings import Settings, parse
@@ -377,6 +378,21 @@ def test_time_is_that_of_a_run_like_this_one(tmp_path: Path) -> None:
     said = plan(Estimate(read_config(settings.model)), settings, tmp_path, "abacus")
     hours = 100 * 128 / 4 / 3600
     assert f"RL {hours:.2g} hours, as fast as {other}" in said and "warm start " in said
+
+
+def test_demonstrations_that_are_left_out_are_not_planned() -> None:
+    everything, uncorrected = (
+        settings_of("--textual-share", "0.2"),
+        settings_of("--textual-share", "0.2", "--demonstrations", "1000", "--no-corrections"),
+    )
+    assert sum(shares(everything).values()) == pytest.approx(1)
+    assert shares(uncorrected) == pytest.approx({"single": 0.8 * 0.3, "textual": 0.2})
+    said = plan(Estimate(read_config(uncorrected.model)), uncorrected, Path("nowhere"), "abacus")
+    assert " x 440 demonstrations" in said
+    looks = 0.24 / 0.44
+    assert mean_demonstration(uncorrected) == demonstration(uncorrected, looks)
+    assert longest_demonstration(uncorrected) == demonstration(uncorrected, 1)
+    assert longest_demonstration(everything) == demonstration(everything, 3)
 
 
 def test_a_model_of_the_hub_without_a_network(

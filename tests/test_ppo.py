@@ -41,6 +41,9 @@ def settings(*options: str) -> Settings:
         ("--side 35", "expected --side of at least 36, got 35"),
         ("--steps 0", "expected --steps of at least 1, got 0"),
         ("--envs -1", "expected --envs of at least 1, got -1"),
+        ("--demonstrations -1", "expected --demonstrations of at least 0, got -1"),
+        ("--demonstrations 9 --actions box", "expected --demonstrations 0 but for --actions grid and suites of images"),
+        ("--demonstrations 9 --suite search clip", "expected --demonstrations 0 but for --actions grid"),
         ("--max-turns 0", "expected --max-turns of at least 1, got 0"),
         ("--entropy nan", "expected --entropy of at least 0, got nan"),
         ("--learning-rate 0", "expected --learning-rate above 0, got 0.0"),
@@ -81,7 +84,7 @@ def looks(env: Any, times: int) -> tuple[float, dict[str, Any]]:
     """Look some times, then give an answer that is wrong: a number, to a question with choices."""
     env.reset()
     for _ in range(times):
-        env.step(env.get_wrapper_attr("meanings").index("in"))
+        env.step(len(env.get_wrapper_attr("answers")))
     answers = env.get_wrapper_attr("answers")
     _, reward, terminated, _, info = env.step(answers.index("0"))
     assert terminated and info["correct"] is False
@@ -109,7 +112,7 @@ def test_curiosity_is_paid_over_the_last_episodes_of_any_task_and_can_be_switche
 def test_running_out_of_turns_is_an_end() -> None:
     env = training_env(settings("--max-turns", "2"))
     env.reset(seed=0)
-    ends = [env.step(env.get_wrapper_attr("meanings").index("in"))[2:4] for _ in range(2)]
+    ends = [env.step(len(env.get_wrapper_attr("answers")))[2:4] for _ in range(2)]
     assert ends == [(False, False), (True, False)]
 
 
@@ -119,8 +122,10 @@ def test_seeds_of_neighbouring_runs_share_no_tasks() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-@pytest.mark.parametrize(("actions", "corners"), [("pyramid", 0), ("box", 4)])
-def test_at_first_only_the_fit_of_the_choices_counts(actions: str, corners: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("actions", "corners", "looks"), [("grid", 0, 49), ("pyramid", 0, 0), ("box", 4, 0)])
+def test_at_first_only_attention_and_the_fit_of_the_choices_count(
+    actions: str, corners: int, looks: int, tmp_path: Path
+) -> None:
     chosen = settings("--envs", "2", "--actions", actions)
     env = vectorised(chosen)
     model = new_model(chosen, env, tmp_path)
@@ -128,10 +133,13 @@ def test_at_first_only_the_fit_of_the_choices_counts(actions: str, corners: int,
     with torch.no_grad():
         features = model.policy.extract_features(observations)  # type: ignore[arg-type]
         outputs = model.policy.action_net(features)
-    assert features.shape == (2, 128 + 6 + 4)  # type: ignore[union-attr]
+    assert features.shape == (2, 128 + 6 + looks + 4)  # type: ignore[union-attr]
     assert torch.equal(features[:, 128:134], torch.tensor([[0.0, 0, 1, 1, 0, 1]] * 2))  # type: ignore[index]
+    shares = features[:, 134 : 134 + looks]  # type: ignore[index]
     assert torch.equal(outputs[:, corners : corners + 4], features[:, -4:])  # type: ignore[index]
-    assert not outputs[:, corners + 4 :].any() and not outputs[:, :corners].any()
+    assert torch.equal(outputs[:, corners + 4 : corners + 4 + looks], shares)
+    assert not looks or torch.allclose(shares.exp().sum(1), torch.ones(2), atol=1e-3)
+    assert not outputs[:, corners + 4 + looks :].any() and not outputs[:, :corners].any()
     env.close()
 
 
@@ -182,7 +190,7 @@ def test_it_learns_which_choice_names_the_colour_that_it_sees(tmp_path: Path) ->
     def make() -> BudgetEnds:
         return BudgetEnds(PyramidZoom(PixelReasonEnv(tasks=PLAIN, preset="micro"), answers=["A", "B"], side=36))
 
-    chosen = settings("--envs", "4", "--learning-rate", "2e-3")
+    chosen = settings("--envs", "4", "--learning-rate", "2e-3", "--actions", "pyramid")
     model, progress = new_model(chosen, DummyVecEnv([make] * 4), tmp_path), UntilLearnt()
     model.learn(8192, callback=progress)
     assert progress.learnt
@@ -190,7 +198,7 @@ def test_it_learns_which_choice_names_the_colour_that_it_sees(tmp_path: Path) ->
 
 def test_a_killed_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    options = "--steps 512 --envs 2 --side 36 --save-steps 256 --test-tasks 4 --seed 3"
+    options = "--demonstrations 8 --steps 512 --envs 2 --side 36 --save-steps 256 --test-tasks 4 --seed 3"
     command = [sys.executable, str(ROOT / "baselines" / "ppo.py"), *options.split(), "--out", str(out)]
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
@@ -210,13 +218,14 @@ def test_a_killed_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     # Two rollouts of 256 turns, four passes over each in one batch: a start from scratch would have made four steps.
     assert {int(state["step"]) for state in model.policy.optimizer.state_dict()["state"].values()} == {8}
 
-    played = load_jsonl(out / "trajectories.jsonl")
+    assert model.demonstrated == 8
+    played = load_jsonl(out / "trajectories" / "0000000512.jsonl")
     assert [t.task_id for t in played] == [f"search-1-micro-test-0-{k}" for k in range(4)]
     assert all(replay(trajectory) == trajectory for trajectory in played)
     report = (out / "report.md").read_text()
-    for part in ("| PPO |", "| direct |", "| random |", "PPO - direct:", "PPO - random:"):
+    for part in ("| PPO |", "| warm start |", "| random |", "PPO - warm start:", "PPO - direct:"):
         assert part in report
-    (folder,) = (out / "tensorboard").iterdir()  # the resumed run writes beside the killed one
+    (folder,) = (out / "tensorboard").glob("ppo_*")  # the resumed run writes beside the killed one
     log = EventAccumulator(str(folder)).Reload()
     names = ("episode/accuracy", "episode/rapr", "reward/curiosity", "reward/operation_penalty", "train/loss")
     assert {*names} <= {*log.Tags()["scalars"]}
@@ -224,4 +233,6 @@ def test_a_killed_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0 <= log.Scalars("episode/rapr")[-1].value <= 1
 
     assert main(["--resume", "--out", str(out)]) == 0  # finished: nothing is trained again
-    assert sorted(path.stem for path in (out / "checkpoints").glob("*.zip")) == ["0000000256", "0000000512"]
+    assert sorted(path.stem for path in (out / "checkpoints").glob("*.zip")) == [
+        f"{turns:010d}" for turns in (0, 256, 512)
+    ]
