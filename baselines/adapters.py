@@ -21,7 +21,6 @@ put into arrays. Nothing is read that a policy is not told, so whoever plays the
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
@@ -33,6 +32,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 from PIL import Image
 
+from baselines.boxes import GRID, LOOKS, WHOLE, around
 from baselines.text_encoding import NUMBERS, encode, read_question
 from pixel_env import PixelReasonEnv
 from pixel_env.actions import Action, Answer, CropImage, SelectFrames, render
@@ -50,7 +50,6 @@ Step = tuple[Arrays, float, bool, bool, dict[str, Any]]
 
 QUESTION_WORDS = 20
 CHOICE_WORDS = 4
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 _LETTERS = tuple("ABCD")
 ANSWERS = {
@@ -190,42 +189,6 @@ class Adapter(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise ValueError(f"expected an action in {self.action_space}, got {action!r}")
 
 
-def moved(box: Box, right: float, down: float) -> Box:
-    """Move a box by shares of its own sides, up to the border.
-
-    >>> moved((0.25, 0.25, 0.75, 0.75), 0.25, 1)
-    (0.375, 0.5, 0.875, 1.0)
-    """
-    x1, y1, x2, y2 = box
-    width, height = x2 - x1, y2 - y1
-    x = min(max(x1 + right * width, 0.0), 1 - width)
-    y = min(max(y1 + down * height, 0.0), 1 - height)
-    return x, y, x + width, y + height
-
-
-def scaled(box: Box, factor: float) -> Box:
-    """Enlarge or shrink a box around its middle; at the border it is moved inwards.
-
-    >>> scaled((0.0, 0.5, 0.25, 0.75), 2)
-    (0.0, 0.375, 0.5, 0.875)
-    """
-    x1, y1, x2, y2 = box
-    width, height = (min(1.0, factor * length) for length in (x2 - x1, y2 - y1))
-    grown = ((x1 + x2 - width) / 2, (y1 + y2 - height) / 2, (x1 + x2 + width) / 2, (y1 + y2 + height) / 2)
-    return moved(grown, 0, 0)
-
-
-LOOKS = {
-    "left": partial(moved, right=-0.5, down=0),
-    "right": partial(moved, right=0.5, down=0),
-    "up": partial(moved, right=0, down=-0.5),
-    "down": partial(moved, right=0, down=0.5),
-    "in": partial(scaled, factor=0.5),
-    "out": partial(scaled, factor=2),
-}
-"""Steps in the pyramid: half a box aside, the middle half of it, twice as much."""
-
-
 class PyramidZoom(Adapter):
     """Discrete actions: give an answer, move by half a box, zoom in or out by two, pick a frame.
 
@@ -245,17 +208,11 @@ class PyramidZoom(Adapter):
         return self._play(int(action), box)
 
 
-GRID = 7
-"""Places side by side, and above each other, that `GridZoom` can look at."""
-LOOK = 0.25
-"""Share of the width and of the height that it then sees: more than twice the distance of two places."""
-
-
 class GridZoom(Adapter):
-    """Discrete actions: give an answer, look at one of 7 x 7 places, pick a frame.
+    """Discrete actions: give an answer, look at one of GRID x GRID places, pick a frame.
 
-    A look shows a quarter of the width and of the height around the middle of a cell of a grid, moved inwards at the
-    border: one turn finds what a walk in the pyramid takes several for. See `Adapter` for the arguments and the
+    A look shows a part of the image around the middle of a cell of a grid (`baselines.boxes.LOOK`), moved inwards at
+    the border: one turn finds what a walk in the pyramid takes several for. See `Adapter` for the arguments and the
     observation, `meanings` for the actions.
     """
 
@@ -269,22 +226,15 @@ class GridZoom(Adapter):
     def step(self, action: int | np.integer[Any]) -> Step:
         """Take a turn with an action that `meanings` explains, 0-based."""
         self._check(action)
-        row, column = divmod(int(action) - len(self.answers), GRID)
-        return self._play(int(action), around((column + 0.5) / GRID, (row + 0.5) / GRID))
+        look = int(action) - len(self.answers)
+        row, column = divmod(look, GRID)
+        box = around((column + 0.5) / GRID, (row + 0.5) / GRID) if 0 <= look < GRID**2 else self._place.box
+        return self._play(int(action), box)
 
     def look_at(self, x: float, y: float) -> int:
         """Return the action that looks where a point is, x and y in fractions of the image."""
         column, row = (min(int(GRID * place), GRID - 1) for place in (x, y))
         return len(self.answers) + GRID * row + column
-
-
-def around(x: float, y: float) -> Box:
-    """Return the box that a look at a point shows.
-
-    >>> around(0.5, 0.0)
-    (0.375, 0.0, 0.625, 0.25)
-    """
-    return moved((x - LOOK / 2, y - LOOK / 2, x + LOOK / 2, y + LOOK / 2), 0, 0)
 
 
 class BoxZoom(Adapter):

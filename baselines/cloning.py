@@ -26,7 +26,7 @@ from pixel_env.policies import gold
 CHUNK = 512
 """Tasks that are played before the network learns from them."""
 PASSES = 4
-"""Chunks that are kept to learn from, so how often each demonstration is learned from."""
+"""Chunks that are kept to learn from: each demonstration is learned from at most so often, the last ones less."""
 BATCH = 32
 LEARNING_RATE = 1e-3
 
@@ -53,8 +53,11 @@ def demonstrate(env: GridZoom, tasks: Iterable[int]) -> Demonstrations:
     """Look at the evidence where the first view is not enough, then give the right answer.
 
     Args:
-        env: Of tasks about images that say where their evidence is; those whose answer it cannot give are left out.
+        env: Of tasks about images; those whose answer it cannot give are left out.
         tasks: Indices.
+
+    Raises:
+        ValueError: A task does not say where its evidence is.
     """
     bare = env.unwrapped
     assert isinstance(bare, PixelReasonEnv), "an adapter checks it"
@@ -62,9 +65,8 @@ def demonstrate(env: GridZoom, tasks: Iterable[int]) -> Demonstrations:
     for index in tasks:
         observation, _ = env.reset(options={"task": index})
         task = bare.task
-        assert task.cue is not None and task.cue.box is not None, (
-            "images of the generated suites have their cue in a box"
-        )
+        if task.cue is None or task.cue.box is None:
+            raise ValueError(f"expected tasks that say where their evidence is, got {task.task_id}")
         if gold(task) not in env.answers:
             continue
         (x1, y1, x2, y2), (width, height) = task.cue.box, (task.media.width, task.media.height)
@@ -76,17 +78,21 @@ def demonstrate(env: GridZoom, tasks: Iterable[int]) -> Demonstrations:
         left, top, right, bottom, _ = observation["position"]
         point = (x - left) / (right - left), (y - top) / (bottom - top)
         turns.append((observation, env.answers.index(gold(task)), point))
-    if not turns:
-        raise ValueError("expected tasks whose answers the environment can give, got none")
     return Demonstrations(
-        {name: np.stack([turn[0][name] for turn in turns]) for name in turns[0][0]},
+        {name: np.stack([turn[0][name] for turn in turns]) for name in (turns[0][0] if turns else ())},
         np.array([turn[1] for turn in turns], np.int64),
-        np.array([turn[2] for turn in turns], np.float32).clip(0, 1),
+        np.array([turn[2] for turn in turns], np.float32).reshape(-1, 2).clip(0, 1),
     )
 
 
 def clone(
-    model: PPO, env: GridZoom, tasks: Sequence[int], logger: Logger, save: Callable[[int], None], done: int = 0
+    model: PPO,
+    env: GridZoom,
+    tasks: Sequence[int],
+    logger: Logger,
+    save: Callable[[int], None],
+    rng: np.random.Generator,
+    done: int = 0,
 ) -> None:
     """Let the network of a model learn from demonstrations.
 
@@ -97,18 +103,24 @@ def clone(
         logger: Takes ``cloning/loss``, ``cloning/action`` and ``cloning/place``, the shares of turns whose action and
             place were right, a row for each chunk.
         save: Called after each chunk with the number of tasks learned from.
+        rng: Gives the order of the turns.
         done: How many of the tasks have been learned from; they are left out.
+
+    Raises:
+        ValueError: The first chunk has no task whose answer the environment can give.
     """
     optimizer = torch.optim.Adam(model.policy.parameters(), LEARNING_RATE)
     letters = torch.tensor(
         [choice_of(answer) for answer in env.answers] + [-1] * (len(env.meanings) - len(env.answers))
     )
     recent: deque[Demonstrations] = deque(maxlen=PASSES)
-    rng = np.random.default_rng(done)
     with tqdm(total=len(tasks), initial=done, desc="warm start", unit="task") as bar:
         for start in range(done, len(tasks), CHUNK):
             some = tasks[start : start + CHUNK]
-            recent.append(demonstrate(env, some))
+            if shown := demonstrate(env, some):
+                recent.append(shown)
+            elif not start:
+                raise ValueError(f"expected tasks whose answers the environment can give, got none in {len(some)}")
             for group in optimizer.param_groups:  # down to a tenth
                 group["lr"] = LEARNING_RATE * (1 - 0.9 * start / len(tasks))
             figures = np.mean([_learn(model, optimizer, batch, letters) for batch in batches(recent, rng)], 0)

@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from baselines.adapters import CHOICE_WORDS, QUESTION_WORDS
+from baselines.boxes import LOOK
 from baselines.text_encoding import NUMBERS
 
 Tensors = dict[str, torch.Tensor]
 
 GLIMPSE = 28
-"""Side, in points, of what is looked at more closely: a quarter of the picture's sides around the place pointed at."""
+"""Side, in points, of what is looked at more closely: as much of the picture as a look of the grid, around the place
+pointed at."""
 
 
 @dataclass
@@ -148,6 +150,6 @@ def _with_places(cells: torch.Tensor) -> torch.Tensor:
 
 def _around(picture: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Cut (B, 3, GLIMPSE, GLIMPSE) from pictures (B, 3, H, W) around places (B, 2), x and y from -1 to 1."""
-    side = torch.linspace(-0.25, 0.25, GLIMPSE).to(picture)
+    side = torch.linspace(-LOOK, LOOK, GLIMPSE).to(picture)  # a picture is 2 wide here
     offsets = torch.stack(torch.meshgrid(side, side, indexing="xy"), 2)
     return F.grid_sample(picture, place[:, None, None] + offsets, align_corners=False)

@@ -1,21 +1,17 @@
 """Train a small network with PPO to zoom in and answer, and compare it with guessing.
 
-    python baselines/ppo.py                          # the easiest level of search, two cores
-    python baselines/ppo.py --resume                 # go on with the newest run after a stop or a kill
-    python baselines/ppo.py --demonstrations 0       # PPO from nothing
-    python baselines/ppo.py --actions box --no-curiosity --seed 1
-    python baselines/ppo.py --suite search clip --levels 1 2 --envs 16
-    tensorboard --logdir runs                        # accuracy, operations and the terms of the reward
-
-PPO is that of Stable-Baselines3; ours are the adapter, the network, its warm start from demonstrations and what is
-measured. Tasks of training seldom come twice, so the rate of pixel-space reasoning that curiosity pays for is taken
-over the last episodes of an environment, whatever their task. A run that was killed goes on from its last checkpoint
-with fresh tasks: it ends like the run that nobody disturbed, but not with the same weights.
+python baselines/ppo.py                          # level 1 of search, two cores
+python baselines/ppo.py --resume                 # go on with the newest run after a stop or a kill
+python baselines/ppo.py --demonstrations 0       # PPO from nothing
+python baselines/ppo.py --actions box --no-curiosity --seed 1
+python baselines/ppo.py --suite search clip --levels 1 2 --envs 16
+tensorboard --logdir runs                        # accuracy, operations and the terms of the reward
 """
 
 import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +21,9 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from baselines.adapters import GRID, Adapter, BoxZoom, GridZoom, PyramidZoom, choice_of
-from baselines.ppo_settings import ROLLOUT, Settings, parse, save
+from baselines.adapters import Adapter, BoxZoom, GridZoom, PyramidZoom, choice_of
+from baselines.boxes import GRID
+from baselines.ppo_settings import ROLLOUT, Actions, Settings, parse, save
 from pixel_env import PixelReasonEnv
 from pixel_env.command_line import UsageError, ending, run_folder
 from pixel_env.evaluation import evaluate, paired_difference
@@ -43,6 +40,11 @@ if TYPE_CHECKING:  # torch takes seconds to import; a wrong argument is told at 
 ENV_ID = "PixelReason-Mixed-v0"
 RECENT = 64
 """Episodes of one environment that the rate of pixel-space reasoning is taken over."""
+ZOOMS: dict[Actions, type[GridZoom | PyramidZoom | BoxZoom]] = {
+    "grid": GridZoom,
+    "pyramid": PyramidZoom,
+    "box": BoxZoom,
+}
 
 
 class BudgetEnds(gym.Wrapper[Any, Any, Any, Any]):
@@ -68,12 +70,7 @@ def training_env(settings: Settings) -> gym.Env[Any, Any]:
 
 def adapted(env: gym.Env[Any, str], settings: Settings) -> Adapter:
     """Return an environment with the actions of the settings."""
-    kinds: dict[str, type[GridZoom | PyramidZoom | BoxZoom]] = {
-        "grid": GridZoom,
-        "pyramid": PyramidZoom,
-        "box": BoxZoom,
-    }
-    return kinds[settings.actions](env, side=settings.side)
+    return ZOOMS[settings.actions](env, side=settings.side)
 
 
 def vectorised(settings: Settings) -> "VecEnv":
@@ -129,7 +126,13 @@ def run_seed(settings: Settings, done: int) -> int:
 
 
 class Run:
-    """A run folder and what has been done in it. Whatever is complete is kept, so `execute` can be called again."""
+    """A run folder and what has been done in it. Whatever is complete is kept, so `execute` can be called again.
+
+    PPO is that of Stable-Baselines3; ours are the adapter, the network, its warm start from demonstrations and what is
+    measured. Tasks of training seldom come twice, so the rate of pixel-space reasoning that curiosity pays for is taken
+    over the last episodes of an environment, whatever their task. A run that was killed goes on from its last
+    checkpoint with fresh tasks: it ends like the run that nobody disturbed, but not with the same weights.
+    """
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
@@ -150,11 +153,12 @@ class Run:
         """Train, play the test tasks, and write the report."""
         from stable_baselines3 import PPO
 
-        played = {"PPO": self.evaluate(self.train())}
+        model = self.train()
+        played = {"PPO": self.evaluate(model)}
         if self.settings.demonstrations:
             played["warm start"] = self.evaluate(PPO.load(self.checkpoints / "0000000000.zip"))
         played |= self.guessed()
-        text = report(played)
+        text = report(played, model.seconds)
         replace_text(self.out / "report.md", text)
         print(f"{text}\nreport: {self.out / 'report.md'}")
 
@@ -190,15 +194,21 @@ class Run:
         if done >= s.demonstrations:
             return
 
+        since = time.monotonic()
+
         def keep(demonstrated: int) -> None:
+            nonlocal since
             model.demonstrated = demonstrated
-            save_model(model, self.checkpoints)
+            since = save_model(model, self.checkpoints, "warm start", since)
 
         bare = PixelReasonEnv(**s.env_kwargs("train"))
         env, rng = GridZoom(bare, side=s.side), np.random.default_rng(run_seed(s, 0))
         tasks = rng.integers(len(bare.tasks), size=s.demonstrations)
         logger = configure_logger(0, str(self.out / "tensorboard"), "cloning", reset_num_timesteps=False)
-        clone(model, env, tasks.tolist(), logger, keep, done)
+        try:
+            clone(model, env, tasks.tolist(), logger, keep, np.random.default_rng(run_seed(s, done + 1)), done)
+        except ValueError as error:
+            raise UsageError(f"{error}; --demonstrations 0 begins without") from None
         logger.close()
 
     def evaluate(self, model: "PPO") -> list[Trajectory]:
@@ -232,8 +242,8 @@ class Run:
         }
 
 
-def report(played: dict[str, list[Trajectory]]) -> str:
-    """Return a table of all policies, in percent, and what the first is better by than each other one."""
+def report(played: dict[str, list[Trajectory]], seconds: dict[str, float]) -> str:
+    """Return a table of all policies, in percent, what the first is better by than each other one, and its times."""
     lines = ["| policy | score | RaPR | operations an episode |", "|---|---|---|---|"]
     for name, trajectories in played.items():
         figures = evaluate(trajectories).overall
@@ -243,6 +253,7 @@ def report(played: dict[str, list[Trajectory]]) -> str:
     for other in others:
         mean, low, high = (100 * value for value in paired_difference(played[first], played[other]))
         lines.append(f"{first} - {other}: {mean:+.1f} [{low:.1f}, {high:.1f}] points on the same tasks")
+    lines += ["", "trained for " + ", ".join(f"{spent / 60:.1f} minutes ({stage})" for stage, spent in seconds.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -250,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     with ending("ppo.py") as end:
         argv = sys.argv[1:] if argv is None else argv
-        settings, out, resumed = parse(argv, (__doc__ or "").partition("\n\nPPO is")[0])
+        settings, out, resumed = parse(argv, __doc__ or "")
         end.go_on = f"continue with --resume --out {out}"
         run = Run(settings, out)
         with run_folder(out):

@@ -1,5 +1,6 @@
 """What is logged and kept while PPO trains."""
 
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class TrainingLog(BaseCallback):
         self._figures: defaultdict[str, list[float]] = defaultdict(list)
 
     def _on_training_start(self) -> None:
-        self._saved = self.model.num_timesteps
+        self._saved, self._since = self.model.num_timesteps, time.monotonic()
         self._turns = [0] * self.training_env.num_envs
         self._bar = tqdm(total=self._steps, initial=self._saved, desc="train", unit="turn")
 
@@ -77,10 +78,23 @@ class TrainingLog(BaseCallback):
     def save(self) -> None:
         """Write a checkpoint."""
         self._saved = self.model.num_timesteps
-        save_model(self.model, self._folder)
+        self._since = save_model(self.model, self._folder, "PPO", self._since)
 
 
-def save_model(model: BaseAlgorithm, folder: Path) -> None:
-    """Write a checkpoint, named by the turns that were played; a kill leaves no half of it."""
+def save_model(model: BaseAlgorithm, folder: Path, stage: str, since: float) -> float:
+    """Write a checkpoint, named by the turns that were played; a kill leaves no half of it.
+
+    Args:
+        model: Its `seconds`, by stage, are kept with it.
+        folder: Where it goes.
+        stage: Trained since it was last saved.
+        since: When that was, by the monotonic clock.
+
+    Returns:
+        Now, by that clock.
+    """
+    now, seconds = time.monotonic(), getattr(model, "seconds", {})
+    model.seconds = seconds | {stage: seconds.get(stage, 0.0) + now - since}
     with replacing(folder / f"{model.num_timesteps:010d}.zip") as part:
         model.save(part)
+    return now

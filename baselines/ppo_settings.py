@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pixel_env.command_line import Parser, UsageError, parser_of, resumed
 from pixel_env.journal import replace_text
@@ -17,6 +17,7 @@ RUNS = Path("runs/ppo")  # apart from the runs of train_vlm.py, whose --resume t
 ROLLOUT = 128
 """Turns that each environment plays between two updates."""
 DEMONSTRATIONS = 24_000
+Actions = Literal["grid", "pyramid", "box"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Settings:
     suite: tuple[str, ...]
     levels: tuple[int, ...]
     preset: str
-    actions: Literal["grid", "pyramid", "box"]
+    actions: Actions
     side: int
     max_turns: int
     curiosity: bool
@@ -60,7 +61,7 @@ def parser(description: str) -> Parser:
     add("--preset", choices=tuple(PRESETS), default="micro", help="size of the pictures (%(default)s)")
     add(
         "--actions",
-        choices=("grid", "pyramid", "box"),
+        choices=get_args(Actions),
         default="grid",
         help="places of a grid, discrete steps in a pyramid of boxes, or the corners of a box (%(default)s)",
     )

@@ -14,16 +14,13 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from baselines.adapters import (
     ANSWERS,
     CHOICE_WORDS,
-    GRID,
     Adapter,
     BoxZoom,
     GridZoom,
     PyramidZoom,
-    around,
-    moved,
-    scaled,
     square,
 )
+from baselines.boxes import GRID, around, moved, scaled
 from baselines.text_encoding import NUMBERS, SPARE, encode, read_question
 from pixel_env import Operation, PixelReasonEnv
 from pixel_env.policies import gold
