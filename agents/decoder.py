@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from agents.conversation import ChatEncoder, Tokens, patchify
-from agents.ragged_cache import RaggedCache, ragged_attention
+from agents.ragged_cache import RaggedCache
 
 
 class Decoder:
-    """Forward passes over rows that share prompts.
+    """Forward passes over rows that share prompts, inside `agents.ragged_cache.ragged_attention`.
 
     Attributes:
         position: (N,) M-RoPE position of the next token of a row.
@@ -44,7 +44,7 @@ class Decoder:
         return self._forward(self.model.get_input_embeddings()(tokens[:, None]), position, torch.zeros_like(tokens))
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop all rows but these."""
+        """Keep these rows, in this order."""
         self.cache.keep(rows)
         self.position = self.position[rows]
 
@@ -70,8 +70,7 @@ class Decoder:
 
     def _forward(self, embeddings: torch.Tensor, position: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) behind token `last` (B,) of each row."""
-        with ragged_attention(self.model.model.language_model):
-            hidden = self.model.model.language_model(
-                inputs_embeds=embeddings, position_ids=position, past_key_values=self.cache, use_cache=True
-            ).last_hidden_state
-            return self.model.lm_head(hidden[torch.arange(len(last), device=last.device), last])
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeddings, position_ids=position, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
+        return self.model.lm_head(hidden[torch.arange(len(last), device=last.device), last])

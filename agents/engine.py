@@ -12,6 +12,7 @@ import torch
 
 from agents.conversation import ChatEncoder, Tokens
 from agents.decoder import Decoder
+from agents.ragged_cache import ragged_attention
 from agents.transcript import Budget, Sample, Transcript, transcripts
 from pixel_env.policies import Streams
 from pixel_env.rollout import Conversation, Episode
@@ -78,15 +79,17 @@ class Engine:
         if live:
             records = [row for rows in live for row in rows]
             conversations = [row.conversation for row in records]
-            _Run(self, [rows[0].prompt for rows in live], list(map(len, live)), conversations, records).play()
+            with ragged_attention(self.model.model.language_model):
+                _Run(self, [rows[0].prompt for rows in live], list(map(len, live)), conversations, records).play()
         return [row.sample() for group in begun for row in group]
 
     @torch.no_grad()
     def complete(self, prompts: Sequence[Tokens], conversations: Sequence[Conversation]) -> list[list[int]]:
         """The next turn of each conversation, without its ``<|im_end|>``; `prompts` are what is read of them."""
-        run = _Run(self, prompts, [1] * len(prompts), conversations)
-        while run.active.any():
-            run.step()
+        with ragged_attention(self.model.model.language_model):
+            run = _Run(self, prompts, [1] * len(prompts), conversations)
+            while run.active.any():
+                run.step()
         turns = [run.turn(row)[0] for row in range(len(prompts))]
         return [ids[: len(ids) - (ids[-1] == self.encoder.end)] for ids in turns]
 
@@ -178,13 +181,17 @@ class _Run:
         """Let the environment answer the rows that have finished their turn; drop those whose episode is over."""
         waiting = (~self.active).nonzero()[:, 0].tolist()
         replies = {row: self._play(record) for row, record in zip(waiting, self.index[waiting].tolist(), strict=True)}
+        lengths = [
+            had + len(reply.ids) if (reply := replies.get(row)) else had
+            for row, had in enumerate(self.decoder.cache.lengths.tolist())
+        ]
         kept = [row for row in range(len(self.index)) if replies.get(row, True)]
-        if len(kept) < len(self.index):
-            keep = torch.tensor(kept, dtype=torch.long, device=self.index.device)
-            self.index, self.active = self.index[keep], self.active[keep]
-            if kept:
-                self.decoder.keep(keep)
-        pieces = [reply for reply in replies.values() if reply]
+        kept.sort(key=lambda row: -lengths[row])
+        keep = torch.tensor(kept, dtype=torch.long, device=self.index.device)
+        self.index, self.active = self.index[keep], self.active[keep]
+        if kept:
+            self.decoder.keep(keep)
+        pieces = [reply for row in kept if (reply := replies.get(row))]
         if pieces:
             rows = (~self.active).nonzero()[:, 0]
             records = self.index[rows]

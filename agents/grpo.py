@@ -30,7 +30,7 @@ from agents.group_rewards import columns, group_rewards, step_metrics, table
 from agents.processes import gathered
 from agents.rl_config import RLConfig, trl_config
 from agents.sft import ProgressBar
-from agents.shared_prompts import SharedPrompts, share_prompts
+from agents.shared_prompts import SharedPrompts, let_share, share_prompts
 from agents.token_passes import pass_by_pass, token_passes
 from agents.transcript import Sample
 from agents.weights import compute_dtype, fetch, for_trainer, trained_part, without_wrapper
@@ -202,10 +202,10 @@ class CuriosityGRPOTrainer(GRPOTrainer):
     def _shared(
         self, ids: torch.Tensor, mask: torch.Tensor, width: int, vision: Mapping[str, Any]
     ) -> SharedPrompts | None:
-        """Rows with shared prompts, where there are images, and attention that takes any mask."""
+        """Rows with shared prompts, where there are images, and attention that can follow them."""
         model = without_wrapper(self.accelerator.unwrap_model(self.model))
         grid, types = vision.get("image_grid_thw"), vision.get("mm_token_type_ids")
-        if grid is None or types is None or model.config._attn_implementation not in ("sdpa", "eager"):
+        if grid is None or types is None or not let_share(model):
             return None
         merge = model.config.vision_config.spatial_merge_size**2
         pixels, images, positions = vision["pixel_values"], vision["num_images"], model.model.get_rope_index

@@ -5,11 +5,12 @@ a row goes right behind its last one, wherever the other rows are. Attention ove
 model, only ordered differently; the module plugs in where transformers looks attention functions up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -19,6 +20,9 @@ ATTENTION = "ragged_rows"
 
 SLOTS = 128
 """Slots are added this many at a time."""
+
+PARTS, WORTH = 3, 16
+"""A step reads the rows in at most so many parts, and takes another one where it saves a sixteenth of the slots."""
 
 Attend = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -71,13 +75,14 @@ class RaggedCache:
 
         Args:
             prompt_lengths: (U,) tokens of each prompt.
-            group: (N,) the prompt of each row, 0-based, ascending.
+            group: (N,) the prompt of each row, 0-based.
         """
         self.prompt_lengths, self.group = prompt_lengths, group
         self.lengths = torch.zeros_like(group)
         self._layers: list[_Layer] = []
         self._slots = 0
         self._mode: Callable[..., torch.Tensor] = self._prefill
+        self._parts: list[slice] = []
         self._arrange()
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any) -> tuple[Attend, None]:
@@ -96,17 +101,22 @@ class RaggedCache:
         visible = torch.cat([self._prompt_mask[rows, None].expand(-1, longest, -1), _below(slots + 1, high)], dim=2)
         self._mode = partial(self._extend, rows, slots, visible[:, None], high)
         self.lengths[rows] = start + added
+        self._parts = []
 
     def begin_step(self, active: torch.Tensor) -> None:
         """The next forward pass feeds one token to every row; only that of `active` (N,) bool rows is kept."""
-        high = int(self.lengths.max()) + 1
-        self._reserve(high)
-        masks = _additive(self._prompt_table_mask), _additive(_below(self.lengths + 1, high))
-        self._mode = partial(self._step, self.lengths.clone(), masks, high)
+        lengths = [length + 1 for length in self.lengths.tolist()]
+        self._reserve(max(lengths))
+        self._parts = self._parts or _alike(lengths)
+        parts = []
+        for part in self._parts:
+            high = max(lengths[part])
+            parts.append((part, high, _additive(_below(self.lengths[part] + 1, high))))
+        self._mode = partial(self._step, self.lengths.clone(), _additive(self._prompt_table_mask), parts)
         self.lengths += active
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Forget all rows but these (ascending), and the prompts that nobody needs any more."""
+        """Keep these rows, in this order, and their prompts. Steps read less where neighbours are of like length."""
         groups, self.group = self.group[rows].unique(return_inverse=True)
         for layer in self._layers:
             layer.own = layer.own[0][rows], layer.own[1][rows]
@@ -118,9 +128,11 @@ class RaggedCache:
     def _arrange(self) -> None:
         """Give every row its place in a (U, largest group) table, and mark the real tokens of its prompt."""
         sizes = self.group.bincount(minlength=len(self.prompt_lengths))
-        first = sizes.cumsum(0) - sizes
+        first, order = sizes.cumsum(0) - sizes, self.group.argsort(stable=True)
         self._widest = int(sizes.max()) if len(sizes) else 0
-        self._place = self.group * self._widest + torch.arange(len(self.group), device=sizes.device) - first[self.group]
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        self._place = self.group * self._widest + rank - first[self.group]
+        self._parts = []
         length = self._layers[0].prompt[0].shape[2] if self._layers else int(self.prompt_lengths.max())
         self._prompt_table_mask = _below(self.prompt_lengths, length)
         self._prompt_mask = self._prompt_table_mask[self.group]
@@ -163,8 +175,8 @@ class RaggedCache:
     def _step(
         self,
         slots: torch.Tensor,
-        masks: tuple[torch.Tensor, torch.Tensor],
-        high: int,
+        prompt_mask: torch.Tensor,
+        parts: Sequence[tuple[slice, int, torch.Tensor]],
         layer: _Layer,
         keys: torch.Tensor,
         values: torch.Tensor,
@@ -176,14 +188,18 @@ class RaggedCache:
         Attention over both parts is the mean of that over each, weighted by its share of the softmax's sum.
         """
         every = torch.arange(len(slots), device=slots.device)
-        for own, new in zip(layer.own, (keys, values), strict=True):
-            own[every, :, slots] = new[:, :, 0]
+        for kept, new in zip(layer.own, (keys, values), strict=True):
+            kept[every, :, slots] = new[:, :, 0]
         query = query.to(keys.dtype).unflatten(1, (keys.shape[1], -1))[:, :, :, 0]  # (N, H, heads / H, D)
         prompt_keys, prompt_values = layer.prompt
-        shared, shared_sum = _attend(self._spread(query), prompt_keys, prompt_values, masks[0], scaling)
+        shared, shared_sum = _attend(self._spread(query), prompt_keys, prompt_values, prompt_mask, scaling)
         shared, shared_sum = self._gather(shared), self._gather(shared_sum)
-        own_keys, own_values = (part[:, :, :high] for part in layer.own)
-        own, own_sum = _attend(query, own_keys, own_values, masks[1], scaling)
+        own_keys, own_values = layer.own
+        found = [
+            _attend(query[part], own_keys[part, :, :high], own_values[part, :, :high], mask, scaling)
+            for part, high, mask in parts
+        ]
+        own, own_sum = (torch.cat(each) for each in zip(*found, strict=True))
         share = torch.sigmoid(shared_sum - own_sum).to(own.dtype)
         return torch.lerp(own, shared, share).flatten(1, 2)[:, None]
 
@@ -196,6 +212,29 @@ class RaggedCache:
     def _gather(self, table: torch.Tensor) -> torch.Tensor:
         """The reverse of `_spread`."""
         return table.unflatten(2, (self._widest, -1)).transpose(1, 2).flatten(0, 1)[self._place]
+
+
+def _alike(lengths: Sequence[int]) -> list[slice]:
+    """Split rows where fewer slots are read if each part reads no more than its longest row has.
+
+    >>> _alike([9] * 10 + [3] * 30), _alike([9, 8, 8, 9])
+    ([slice(0, 10, None), slice(10, 40, None)], [slice(0, 4, None)])
+    """
+    parts = [slice(0, len(lengths))]
+    while len(parts) < PARTS:
+        found = []
+        for k, part in enumerate(parts):
+            of = np.array(lengths[part])
+            left, right = np.maximum.accumulate(of), np.maximum.accumulate(of[::-1])[::-1]
+            counts = np.arange(1, len(of))
+            saved = len(of) * of.max() - counts * left[:-1] - (len(of) - counts) * right[1:]
+            if len(saved):
+                found.append((int(saved.max()), k, part.start + 1 + int(saved.argmax())))
+        saving, k, at = max(found, default=(0, 0, 0))
+        if saving * WORTH < len(lengths) * max(lengths):
+            break
+        parts[k : k + 1] = slice(parts[k].start, at), slice(at, parts[k].stop)
+    return parts
 
 
 def _attend(

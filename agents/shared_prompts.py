@@ -2,7 +2,7 @@
 
 A row holds the prompt without its last token, then of each rollout that token and what follows. A rollout attends to
 the prompt and to itself, at the positions that it has alone: its log-probabilities are those of a row of its own. Of 8
-rollouts that are a quarter as long as their prompt, 3 tokens in 10 are left.
+rollouts that are a quarter as long as their prompt, 3 tokens in 10 are left, and no rollout is multiplied with another.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +10,68 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from agents.sft import IGNORED
 
-COMMON, PADDING = -1, -2
-"""In place of the number of a rollout: the prompt, and what fills up a row."""
+ATTENTION = "shared_prompts"
+"""Name under which transformers finds the attention to `Branches`; to anything else it is that of "sdpa"."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Takes the place of an attention mask: each row is a prompt, from which rollouts branch off.
+
+    Attributes:
+        sizes: Of each row, tokens of the prompt, of each rollout, and of the padding.
+        hidden: (C, P + C) float for the longest rollout and prompt, -inf where a token does not look: among the tokens
+            of the prompt, then those of its rollout.
+    """
+
+    sizes: Sequence[Sequence[int]]
+    hidden: torch.Tensor
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Attention of queries (Q, H, T, D) to keys and values (Q, H, T, D); returns (Q, T, H, D)."""
+        longest, rows = self.hidden.shape[1] - self.hidden.shape[0], []
+        hidden = self.hidden.to(query.dtype)
+        for sizes, *row in zip(self.sizes, query.split(1), key.split(1), value.split(1), strict=True):
+            (prompt, *queries, padding), (first_key, *keys, _), (first_value, *values, _) = (
+                part.split(sizes, dim=2) for part in row
+            )
+            out = [scaled_dot_product_attention(prompt, first_key, first_value, is_causal=True, **options)]
+            for size, q, k, v in zip(sizes[1:-1], queries, keys, values, strict=True):
+                seen, read = torch.cat([first_key, k], dim=2), torch.cat([first_value, v], dim=2)
+                mask = hidden[:size, longest - sizes[0] : longest + size]
+                out.append(scaled_dot_product_attention(q, seen, read, mask, **options))
+            rows.append(torch.cat([*out, torch.zeros_like(padding)], dim=2))
+        return torch.cat(rows).transpose(1, 2)
+
+
+def _attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **rest: Any) -> Any:
+    """Attention function of transformers: `mask` is what the model was given, or made of it."""
+    if not isinstance(mask, Branches):
+        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **rest)
+    # No fused kernel of a GPU takes a mask and heads that share keys: torch would write all scores out.
+    shared = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(shared, dim=1) if shared > 1 else part for part in (key, value))
+    return mask.attend(query, key, value, scale=scaling, dropout_p=rest.get("dropout", 0.0)), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def let_share(model: Any) -> bool:
+    """Let a Qwen2.5-VL attend to `Branches`, if its attention is that of torch; returns whether it does."""
+    config = model.model.language_model.config
+    if config._attn_implementation == "sdpa":
+        config._attn_implementation = ATTENTION
+    return bool(config._attn_implementation == ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -28,7 +84,7 @@ class SharedPrompts:
         source: (Q, T) int64, where each token lies among those of the rollouts, row by row.
     """
 
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
     source: torch.Tensor
 
     def of_rollouts(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -77,28 +133,26 @@ def share_prompts(
     if len(groups := _neighbours(len(ids), same)) == len(ids):
         return None
 
-    sources, rollouts, labels = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+    sources, labels = list[torch.Tensor](), list[torch.Tensor]()
     kept_views, kept_grids = list[torch.Tensor](), list[torch.Tensor]()
-    ends = prompt + mask[:, prompt:].sum(1)
+    sizes = list[list[int]]()
+    begins, ends = prompt - mask[:, :prompt].sum(1), prompt + mask[:, prompt:].sum(1)
     for group in groups:
-        first = group[0]
-        begin = prompt - int(mask[first, :prompt].sum())
+        first, begin = group[0], int(begins[group[0]])
         spans = [(first, begin, prompt - 1), *((row, prompt - 1, int(ends[row])) for row in group)]
         sources.append(torch.cat([torch.arange(row * length + a, row * length + b) for row, a, b in spans]))
-        rollouts.append(torch.cat([torch.full((b - a,), k) for k, (_, a, b) in enumerate(spans, COMMON)]))
         nothing, last = ids.new_full((prompt - 1 - begin,), IGNORED), ids.new_full((1,), IGNORED)
         labels.append(torch.cat([nothing, *(part for row, _, b in spans[1:] for part in (ids[row, prompt:b], last))]))
+        sizes.append([b - a for _, a, b in spans])
         of_prompt = int((grids[first].prod(1).cumsum(0) <= shown[first]).sum())
         kept_views += [views[first][: shown[first]], *(views[row][shown[row] :] for row in group)]
         kept_grids += [grids[first][:of_prompt], *(grids[row][of_prompt:] for row in group)]
 
     source = pad_sequence(sources, True).to(ids.device)
-    rollout = pad_sequence(rollouts, True, PADDING).to(ids.device)
     position, _ = positions(ids, types, image_grid_thw=grid, attention_mask=mask)
-    seen = (rollout[:, None] == COMMON) | (rollout[:, None] == rollout[:, :, None])  # (Q, of queries, of keys)
     inputs = {
         "input_ids": ids.flatten()[source],
-        "attention_mask": seen.tril()[:, None],
+        "attention_mask": {"full_attention": _branches(sizes, ids.device)},
         "position_ids": position.flatten(1)[:, source],
         "mm_token_type_ids": types.flatten()[source],
         "pixel_values": torch.cat(kept_views),
@@ -106,6 +160,15 @@ def share_prompts(
         "shift_labels": pad_sequence(labels, True, IGNORED),
     }
     return SharedPrompts(inputs, source)
+
+
+def _branches(sizes: Sequence[Sequence[int]], device: torch.device) -> Branches:
+    """Rows of so many tokens: of the prompt, then of each rollout."""
+    total, prompt = max(map(sum, sizes)), max(row[0] for row in sizes)
+    longest = max(size for row in sizes for size in row[1:])
+    later = torch.full((longest, longest), -torch.inf, device=device).triu(1)
+    hidden = torch.cat([later.new_zeros(longest, prompt), later], dim=1)
+    return Branches([[*row, total - sum(row)] for row in sizes], hidden)
 
 
 def _neighbours(count: int, same: Callable[[int, int], bool]) -> list[list[int]]:

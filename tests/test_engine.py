@@ -50,11 +50,13 @@ def difference(model: Any, sample: Sample, mrope: bool = True, encoder: ChatEnco
     return float((recomputed(model, sample, mrope, encoder) - torch.tensor(sample.logps))[written].abs().max())
 
 
-def test_log_probabilities_are_those_of_a_full_recompute() -> None:
-    model = tiny_vlm.talking_model()
+def test_log_probabilities_are_those_of_a_full_recompute(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, alike, parts = tiny_vlm.talking_model(), ragged_cache._alike, list[int]()
+    monkeypatch.setattr(ragged_cache, "_alike", lambda lengths: parts.append(len(alike(lengths))) or alike(lengths))
     samples = tiny_vlm.engine(model, max_new_tokens=12, seed=1).rollout(scripted_groups())
     assert sorted(len(sample.images) - sample.num_prompt_images for sample in samples) == [0, 0, 1, 3, 4, 5, 8, 16]
     assert len({len(sample.completion_ids) for sample in samples}) > 5
+    assert {1, 3} <= {*parts}  # rows of like length, and of different ones, which are read apart
     assert max(difference(model, sample) for sample in samples) < 1e-4
     # Without the picture's own positions the numbers are far off: the comparison can fail.
     assert max(difference(model, sample, mrope=False) for sample in samples) > 0.1
