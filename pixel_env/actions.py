@@ -16,9 +16,8 @@ those. Nothing is ever evaluated as code.
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,7 +144,8 @@ def parse(text: str, schemas: Sequence[Schema] = ()) -> Action:
     if len(text) > MAX_TURN_CHARACTERS:
         reason = f"expected a turn of at most {MAX_TURN_CHARACTERS} characters, got {len(text)}"
         return Malformed(reason, attempted_call=False)
-    calls, unfinished_at = _tagged_calls(text, schemas)
+    calls, unfinished_at = _tagged_calls(text)
+    tagged_call = bool(calls)
     if not calls:
         calls, short_unfinished_at = _short_calls(text)
         unfinished_at = max(unfinished_at, short_unfinished_at)
@@ -153,7 +153,7 @@ def parse(text: str, schemas: Sequence[Schema] = ()) -> Action:
         return Malformed(f"expected one call a turn, got {len(calls)} calls", attempted_call=True)
     if calls:
         try:
-            return calls[0]()
+            return _read_json_call(calls[0], schemas) if tagged_call else _read_short_call(calls[0])
         except _CallError as error:
             return Malformed(str(error), attempted_call=True)
     answer = _last_answer(text)
@@ -217,33 +217,34 @@ _SHORT = re.compile(
     r"\(\s*(?:(\[[^\[\]()]*\][^\[\]()]*)\)|\[)"
 )
 
-_Call = Callable[[], CropImage | SelectFrames | CustomCall]
+
+# Calls are kept as texts: of a turn that holds ten thousand, objects would set off the collector of garbage.
 
 
-def _tagged_calls(text: str, schemas: Sequence[Schema]) -> tuple[list[_Call], int]:
-    """Return the complete tagged calls, and where the last tag without a partner stands (-1: none)."""
-    calls: list[_Call] = []
+def _tagged_calls(text: str) -> tuple[list[str], int]:
+    """Return what stands in the complete tagged calls, and where the last tag without a partner is (-1: none)."""
+    calls: list[str] = []
     unfinished_at, position = -1, 0
     while (close := text.find(_CLOSE, position)) >= 0:
         # The innermost opening tag: a stray "<tool_call>" in the reasoning before it is only words.
         opened = text.rfind(_OPEN, position, close)
         if opened >= 0:
-            calls.append(partial(_read_json_call, text[opened + len(_OPEN) : close], schemas))
+            calls.append(text[opened + len(_OPEN) : close])
         else:
             unfinished_at = close
         position = close + len(_CLOSE)
     return calls, max(unfinished_at, text.rfind(_OPEN, position))
 
 
-def _short_calls(text: str) -> tuple[list[_Call], int]:
+def _short_calls(text: str) -> tuple[list[str], int]:
     """Return the complete calls in short form, and where the last one begun but not complete stands (-1: none)."""
-    calls: list[_Call] = []
+    calls: list[str] = []
     unfinished_at = -1
     for match in _SHORT.finditer(text):
         if match[2] is None:
             unfinished_at = match.start()
         else:
-            calls.append(partial(_read_short_call, match[1], match[2]))
+            calls.append(match[0])
     return calls, unfinished_at
 
 
@@ -273,8 +274,9 @@ def _renumbered(arguments: Mapping[str, Any], by: int) -> dict[str, Any]:
     return {**arguments, **shifted}
 
 
-def _read_short_call(name: str, arguments: str) -> CropImage | SelectFrames:
-    values = _load_json(f"[{arguments}]")
+def _read_short_call(call: str) -> CropImage | SelectFrames:
+    name, _, arguments = call[:-1].partition("(")
+    values = _load_json(f"[{arguments.lstrip()}]")
     if name == "crop_image" and len(values) == 1:
         values.append(1)  # the short form may leave the first image unsaid
     names = ("bbox_2d", "target_image") if name == "crop_image" else ("target_frames",)
