@@ -57,11 +57,15 @@ def longest_demonstration(settings: Settings) -> Length:
     return demonstration(settings, max(len(LOOKS[kind]) for kind in shares(settings)))
 
 
+def mean_looks(settings: Settings) -> float:
+    """Return the mean number of crops over the kinds that are made of images."""
+    learned = shares(settings)
+    return sum(share * len(LOOKS[kind]) for kind, share in learned.items()) / sum(learned.values())
+
+
 def mean_demonstration(settings: Settings) -> Length:
     """Return the mean length over the kinds that are made of images."""
-    learned = shares(settings)
-    looks = sum(share * len(LOOKS[kind]) for kind, share in learned.items()) / sum(learned.values())
-    return demonstration(settings, looks)
+    return demonstration(settings, mean_looks(settings))
 
 
 def longest_rollout(settings: Settings) -> Length:

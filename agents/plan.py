@@ -6,7 +6,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from agents.lengths import longest_demonstration, longest_rollout, mean_demonstration, prompt, shares
+import torch
+
+from agents.lengths import (
+    WRITTEN,
+    longest_demonstration,
+    longest_rollout,
+    mean_demonstration,
+    mean_looks,
+    prompt,
+    shares,
+)
 from agents.memory import GB, Estimate, check, room, table
 from agents.run_settings import Settings
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
@@ -17,6 +27,13 @@ from pixel_env.tasks import tasks_from_spec
 
 ALIKE = ("model", "preset", "view_tokens", "crop_tokens", "lora", "dtype", "gradient_checkpointing", "freeze_vision")
 """Settings in which another run has to be the same for its speed to say something."""
+
+PASSES, DECODING = 1e14, 0.08
+"""What a GPU is taken to do in bfloat16: FLOP a second of passes, and seconds of a token of all rollouts together.
+
+One H100 did 0.3 to 2.4e14 in the warm start and RL of 3B and 7B, and took 0.071 to 0.089 s
+(benchmarks/results/scaling.json).
+"""
 
 
 def plan(estimate: Estimate, settings: Settings, runs: Path, device: str) -> str:
@@ -54,7 +71,10 @@ def plan(estimate: Estimate, settings: Settings, runs: Path, device: str) -> str
         seconds["RL"] = rollouts / rates["rollouts"] if "rollouts" in rates else None
     tests = len(evaluation_plan(s.test_data, s.test_tasks)) or s.test_tasks * len(s.tasks)
     lines += [f"evaluation  {1 + len(stages) if s.evaluate == 'all' else 1} x {tests:,} episodes"]
-    lines += [f"time        {_time(seconds, rates, runs)}", "", table(estimate.phases(s)), ""]
+    time = _time(seconds, rates, runs)
+    if "run" not in rates and compute_dtype(s.dtype) == torch.bfloat16:
+        time += f"; {_guessed(guess(estimate, s), estimate.processes)}"
+    lines += [f"time        {time}", "", table(estimate.phases(s)), ""]
     try:
         check(estimate, s)
         lines += [f"fits in {room(s) / GB:.1f} GB"]
@@ -98,6 +118,31 @@ def speed(settings: Settings, runs: Path, device: str) -> dict[str, Any]:
         if found:
             return found | {"run": str(path.parent)}
     return {}
+
+
+def guess(estimate: Estimate, settings: Settings) -> dict[str, float]:
+    """Return the seconds of the stages on GPUs as `PASSES` and `DECODING` take them to be: their order of magnitude.
+
+    A weight takes 6 FLOP a token in a pass that learns, and 2 in reading. Rollouts are taken to be as long as
+    demonstrations; how long decoding takes is a matter of tokens one after the other, not of how many rollouts.
+    """
+    s, each = settings, sum(estimate.parameters(0, True)) * mean_demonstration(settings).tokens
+    rate, found = PASSES * estimate.processes, dict[str, float]()
+    if "warm_start" in s.stages:
+        found["warm start"] = 6 * each * s.epochs * demonstrations(s) / rate
+    if "rl" in s.stages:
+        rounds = -(-s.rl_steps // s.updates)
+        decoding = WRITTEN * (1 + mean_looks(s)) * DECODING
+        found["RL"] = rounds * (decoding + (2 + 6) * each * s.prompts * s.group_size / rate)
+    return found
+
+
+def _guessed(seconds: dict[str, float], processes: int) -> str:
+    stages = ", ".join(f"{stage} {value / 3600:.2g} hours" for stage, value in seconds.items())
+    return (
+        f"a guess for {processes} x H100: {stages}, if passes do {PASSES / 1e12:.0f} TFLOP/s and decoding takes "
+        f"{1000 * DECODING:.0f} ms a token; evaluations apart"
+    )
 
 
 def _paces(rows: Iterable[dict[str, Any]]) -> Iterable[float]:

@@ -54,6 +54,7 @@ def duel(
     wanted: Wanted | None = None,
     before: Call = nothing,
     of: int = 1,
+    cpu: bool = False,
 ) -> Row:
     """Time two calls in turn and return a row of the results.
 
@@ -67,14 +68,16 @@ def duel(
         wanted: What the row is to show, if anything.
         before: Called before each call, not timed.
         of: How many steps a call takes: times are of one.
+        cpu: Take the time of the processor, for what has one thread and waits for nothing: others then do not count.
     """
+    clock = time.process_time if cpu else time.perf_counter
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 1):
         for kept, call in zip(seconds, (ours, other), strict=True):
             before()
-            start = time.perf_counter()
+            start = clock()
             call()
-            kept.append((time.perf_counter() - start) / of)
+            kept.append((clock() - start) / of)
     mine, theirs = (kept[1:] for kept in seconds)
     ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
     row = {"path": path, "case": case, "against": against, "repeats": repeats}

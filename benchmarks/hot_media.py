@@ -96,11 +96,15 @@ def write_clip(path: Path, width: int, height: int, num_frames: int, interval: i
         container.mux(stream.encode())
 
 
-def write_media(folder: Path, scale: Scale) -> None:
-    """Write the pictures and the videos that are not there."""
+def write_pictures(folder: Path, scale: Scale) -> None:
+    """Write the pictures that are not there."""
     for name, width, height, quality in scale.jpegs:
         if not (folder / f"{name}.jpg").exists():
             write_jpeg(folder / f"{name}.jpg", width, height, quality)
+
+
+def write_clips(folder: Path, scale: Scale) -> None:
+    """Write the videos that are not there."""
     for interval, _ in scale.intervals:
         if not (folder / f"{interval}.mp4").exists():
             write_clip(folder / f"{interval}.mp4", *scale.video, interval)

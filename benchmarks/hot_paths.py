@@ -4,11 +4,12 @@
 
 Both sides of a comparison run in turn, in one process, so ratios hold on a busy machine too; shown are medians with
 quartiles. Media are written first: JPEGs of 4K and 8K, and a minute of 1080p video with a key frame every 30 and every
-250 frames. The table also goes into docs/speed.md.
+250 frames. The table also goes into docs/speed.md. With --only, what is not measured stays as it is in the JSON file.
 """
 
 import argparse
 import importlib.util
+import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,12 +22,12 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from benchmarks.duel import Row, Wanted, duel
-from benchmarks.hot_media import FRAMES, Scale, pixels, write_media
+from benchmarks.hot_media import FRAMES, Scale, pixels, write_clips, write_pictures
 from benchmarks.hot_rest import breakdown, memory
 from benchmarks.hot_sides import all_frames, decoded, hostile, make, pillow, share_of
 from benchmarks.provenance import RESULTS, provenance, readable
 from pixel_env import decoding
-from pixel_env.actions import parse
+from pixel_env.actions import MAX_TURN_CHARACTERS, parse
 from pixel_env.cache import DECODED
 from pixel_env.journal import replace_text
 from pixel_env.media import ImageFile, VideoFile
@@ -148,21 +149,28 @@ def vectors(folder: Path, scale: Scale) -> Iterator[Row]:
 
 
 def reading(folder: Path, scale: Scale) -> Iterator[Row]:
-    """Read hostile texts beside the half of them, twice, which takes as long where time is linear."""
-    halves = hostile(scale.characters // 2)
+    """Read hostile texts beside the half of them, twice, which takes as long where time is linear; in CPU time."""
+    halves, repeats = hostile(scale.characters // 2), 3 * scale.repeats
     for name, text in hostile(scale.characters).items():
 
         def twice(half: str = halves[name]) -> None:
             parse(half), parse(half)
 
         case = f"`{name.encode('ascii', 'backslashreplace').decode()}`, {scale.characters:,} characters"
-        wanted = Wanted(times=0.5, milliseconds=50)
-        yield duel("parse", case, partial(parse, text), "half of it, twice", twice, scale.repeats, wanted)
+        wanted, once = Wanted(times=0.5, milliseconds=50), partial(parse, text)
+        yield duel("parse", case, once, "half of it, twice", twice, repeats, wanted, cpu=True)
+    long, short = "{" * 4 * MAX_TURN_CHARACTERS, "{" * MAX_TURN_CHARACTERS
+    case, wanted = f"`{{`, {len(long):,} characters: refused by its length", Wanted(milliseconds=50)
+    against = "a quarter of it, which is read"
+    yield duel("parse", case, partial(parse, long), against, partial(parse, short), repeats, wanted, cpu=True)
 
 
 PATHS: dict[str, Callable[[Path, Scale], Iterator[Row]]] = {
     "views": first_views, "crops": crops, "videos": videos, "overhead": overhead, "vectors": vectors, "parse": reading,
 }  # fmt: skip
+PICTURES, CLIPS = {"views", "crops", "parts", "memory"}, {"videos", "vectors", "parts"}
+"""What needs which media."""
+CHOICES = (*PATHS, "parts", "memory")
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -182,9 +190,11 @@ def table(written: dict[str, Any]) -> str:
     lines += [f"| {row['path']} | {row['part']} | {row['ms'][1]:g} |" for row in written["parts"]]
     lines += ["", "| memory | MB |", "|---|--:|"]
     lines += [f"| {name} | {size:g} |" for name, size in written["memory"].items()]
-    machine = written["machine"]
-    on = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_before']} before"
-    return "\n".join([*lines, "", f"{on}; {written['date']}, commit {written['commit']}."])
+    runs: dict[str, list[str]] = {}
+    for name in CHOICES:
+        runs.setdefault(written["measured"][name], []).append(name)
+    lines += ["", *(f"* {', '.join(names)}: {run}" for run, names in runs.items())]
+    return "\n".join(lines)
 
 
 def with_table(page: str, shown: str) -> str:
@@ -197,24 +207,36 @@ def with_table(page: str, shown: str) -> str:
     return marked.sub(lambda found: f"{found[1]}\n{shown}\n{found[2]}", page)
 
 
-def measure(folder: Path, scale: Scale, chosen: list[str]) -> dict[str, Any]:
-    """Write media where there are none and measure the chosen paths."""
+def measure(folder: Path, scale: Scale, chosen: list[str], known: dict[str, Any]) -> dict[str, Any]:
+    """Write media where there are none and measure what is chosen; take the rest from earlier results."""
     about = provenance(PACKAGES)
-    write_media(folder, scale)
+    machine = about["machine"]
+    on = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_before']} before; {about['date']}"
+    for needed, write in ((PICTURES, write_pictures), (CLIPS, write_clips)):
+        if needed & set(chosen):
+            write(folder, scale)
     results = []
-    for name in chosen:
-        for row in PATHS[name](folder, scale):
-            print(f"{row['path']}, {row['case']}: {row['times_as_fast'][1]:.2f} times as fast", flush=True)
-            results.append(row)
+    for name, path in PATHS.items():
+        for row in path(folder, scale) if name in chosen else known["results"]:
+            if name in chosen:
+                print(f"{row['path']}, {row['case']}: {row['times_as_fast'][1]:.2f} times as fast", flush=True)
+                results.append({"part": name} | row)
+            elif row["part"] == name:
+                results.append(row)
     media = {path.name: round(path.stat().st_size / 1e6, 2) for path in sorted(folder.iterdir())}
-    found = {"media_mb": media, "memory": memory(folder, scale), "parts": breakdown(folder, scale), "results": results}
-    return about | found
+    return about | {
+        "measured": known.get("measured", {}) | dict.fromkeys(chosen, f"{on}, commit {about['commit']}"),
+        "media_mb": known.get("media_mb", {}) | media,
+        "memory": memory(folder, scale) if "memory" in chosen else known["memory"],
+        "parts": breakdown(folder, scale) if "parts" in chosen else known["parts"],
+        "results": results,
+    }
 
 
 def main(scale: Scale | None = None) -> None:
     """Measure, print the table, write it and the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PATHS, default=list(PATHS), help="paths to measure (default: all)")
+    parser.add_argument("--only", nargs="+", choices=CHOICES, default=list(CHOICES), help="what to measure (all)")
     parser.add_argument("--repeats", type=int, default=Scale.repeats, help="rounds of a comparison (%(default)s)")
     parser.add_argument("--media", type=Path, help="folder to keep the media in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS / "hot_paths.json", help="JSON file to write")
@@ -222,10 +244,15 @@ def main(scale: Scale | None = None) -> None:
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
+    known: dict[str, Any] = {}
+    if set(arguments.only) != set(CHOICES):
+        if not arguments.out.exists():
+            parser.error(f"--only measures a part again, and there is no {arguments.out} with the rest")
+        known = json.loads(arguments.out.read_text(encoding="utf-8"))
     with TemporaryDirectory() as temporary:
         folder = arguments.media or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        written = measure(folder, scale or Scale(repeats=arguments.repeats), arguments.only)
+        written = measure(folder, scale or Scale(repeats=arguments.repeats), arguments.only, known)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(arguments.out, readable(written))
     shown = table(written)

@@ -1,8 +1,8 @@
 """What the times of `benchmarks/hot_paths.py` are made of, and what decoded sources take in memory."""
 
-import gc
 import os
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -46,23 +46,29 @@ def breakdown(folder: Path, scale: Scale) -> list[Row]:
 
 
 def memory(folder: Path, scale: Scale) -> dict[str, float]:
-    """Return megabytes: what a decoded picture takes, and what a second environment on it adds."""
-    DECODED.clear()
-    gc.collect()
-    name, source = scale.jpegs[0][0], partial(ImageFile, folder / f"{scale.jpegs[0][0]}.jpg")
-    taken = [resident()]
-    kept = []
-    for _ in range(2):
-        kept.append(env := make(source()))
-        call = share_of(env.reset()[0], 0.125)
-        env.step(call)
-        taken.append(resident())
+    """Return megabytes: what a decoded picture takes, and what a second environment on it adds.
+
+    Measured in a process of its own: in one that has decoded before, memory that was freed is taken again unseen.
+    """
+    name = scale.jpegs[0][0]
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        before, first, second, held = alone.submit(two_environments, folder / f"{name}.jpg").result()
     return {
-        f"first environment on {name}": round(taken[1] - taken[0], 1),
-        f"second environment on {name}": round(taken[2] - taken[1], 1),
-        "kept by the cache": round(DECODED.held / 1e6, 1),
+        f"first environment on {name}": round(first - before, 1),
+        f"second environment on {name}": round(second - first, 1),
+        "kept by the cache": round(held, 1),
         "limit of the cache": round(DECODED.limit / 1e6, 1),
     }
+
+
+def two_environments(path: Path) -> tuple[float, ...]:
+    """Return megabytes of this process before and after each of two environments has cropped, and of its cache."""
+    taken, kept = [resident()], []
+    for _ in range(2):
+        kept.append(env := make(ImageFile(path)))
+        env.step(share_of(env.reset()[0], 0.125))
+        taken.append(resident())
+    return *taken, DECODED.held / 1e6
 
 
 def resident() -> float:

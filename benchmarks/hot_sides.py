@@ -77,4 +77,5 @@ def hostile(characters: int) -> dict[str, str]:
     return repeated | {
         "nested boxes": "\\boxed{" * (characters // 8) + "}" * (characters // 8),
         "{ then }": "{" * half + "}" * half,
+        "emoji, of 4 bytes each in UTF-8": "\U0001f600" * characters,
     }

@@ -1,23 +1,23 @@
 """Rollouts a second of our engine and of TRL's own tool loop: same model, prompts, environment and forced tokens.
 
-    python benchmarks/rollouts.py                         # three mixes of lengths, some minutes on two cores
+    python benchmarks/rollouts.py                         # four mixes of lengths, some minutes on two cores
 
 What is written is that of the expert: whole demonstrations, ragged as they are. Both sides play them in the same
 environments; that their ids and masks are equal is checked before anything is reported. Both get a first run that is
 not counted; then they take turns. The mixes:
 
 * direct: every answer at once.
-* paper: the kinds of the paper's demonstrations, images and videos.
+* paper: the kinds of the paper's demonstrations, images and videos; the mix that a run has by default.
 * long: a third look after two wrong ones, videos selected twice.
+* images: clips of which eight frames are selected and two or three crops are taken.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,13 +39,15 @@ from agents import micro
 from agents.conversation import ChatEncoder
 from agents.demonstrations import IMAGE_MIX, TEXTUAL_SHARE, VIDEO_MIX, demonstrate
 from agents.engine import Engine, _Run, restrict_vocabulary
-from agents.expert import UnsuitedError
+from agents.expert import UnsuitedError, boxed
 from agents.transcript import Sample
-from benchmarks.provenance import RESULTS, provenance
-from pixel_env.actions import CropImage, SelectFrames, render
+from benchmarks.duel import Wanted, duel
+from benchmarks.provenance import RESULTS, provenance, readable
+from pixel_env.actions import Answer, CropImage, SelectFrames, render
 from pixel_env.journal import replace_text
 from pixel_env.prompts import IMAGE_MARKER
 from pixel_env.rollout import Episode
+from pixel_env.trajectory import Trajectory
 
 ENV_ID = "PixelReason-Mixed-v0"
 ENV: dict[str, Any] = {"preset": "micro", "difficulty": [1, 2]}
@@ -56,8 +58,10 @@ MIXES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
         {kind: share * (1 - TEXTUAL_SHARE) for kind, share in VIDEO_MIX.items()} | {"textual": TEXTUAL_SHARE},
     ),
     "long": ({"recrop_twice": 1.0}, {"reselect": 1.0}),
+    "images": ({}, {"image_heavy": 1.0}),
 }
-"""Name of a mix: kinds of demonstrations for images and for videos, with their shares."""
+"""Name of a mix: kinds of demonstrations for images and for videos, with their shares; without any, none are played."""
+WANTED = {"paper": Wanted(times=2.5), "images": Wanted(times=4)}
 Script = list[list[int]]
 """The ids of each turn of a rollout, ends included."""
 
@@ -70,13 +74,34 @@ def scripts(encoder: ChatEncoder, mix: str, prompts: int, group_size: int, seed:
         if len(written) == prompts:
             break
         kinds = MIXES[mix][env.unwrapped.tasks[task].media.kind == "video"]  # type: ignore[attr-defined]
+        if not kinds:
+            continue
         drawn = rng.choice(list(kinds), size=group_size, p=list(kinds.values()))
         try:
-            played = [demonstrate(task, env, rng, str(kind)) for kind in drawn]
+            played = [
+                image_heavy(task, env, rng) if kind == "image_heavy" else demonstrate(task, env, rng, str(kind))
+                for kind in drawn
+            ]
         except UnsuitedError:  # "wrong" boxes do not exist where the evidence is everywhere
             continue
         written[task] = [[[*encoder.text(turn.action), encoder.end] for turn in one.turns] for one in played]
     return written
+
+
+def image_heavy(task: int, env: gym.Env[Any, str], rng: np.random.Generator) -> Trajectory:
+    """Select eight frames of a clip, take two or three crops of them, and answer."""
+    episode, bare = Episode(env), env.unwrapped
+    episode.reset(task, seed=0)
+    first, number = len(bare.shown), 8  # type: ignore[attr-defined]
+    frames = np.sort(rng.choice(first, number, replace=False)).tolist()
+    episode.step(render(SelectFrames(tuple(frames))))
+    for _ in range(rng.integers(2, 4)):
+        image = first + int(rng.integers(number))
+        width, height = bare.shown[image].size  # type: ignore[attr-defined]
+        x, y = int(rng.integers(width // 2)), int(rng.integers(height // 2))
+        episode.step(render(CropImage((x, y, x + width // 2, y + height // 2), image)))
+    episode.step(render(Answer(boxed(bare.task))))  # type: ignore[attr-defined]
+    return episode.trajectory()
 
 
 # --- TRL ------------------------------------------------------------------------------------------------------------
@@ -260,37 +285,32 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
             same = sample.prompt_ids == prompt and sample.completion_ids == completion and sample.policy_mask == mask
             if not same:
                 raise RuntimeError(f"the two sides read or wrote different tokens in {sample.trajectory.task_id}")
-        seconds: dict[str, list[float]] = {"trl": [], "engine": []}
-        for _ in range(repeats):
-            for name in seconds:
-                begun = time.perf_counter()
-                loop.play() if name == "trl" else ours(engine, loop.tasks, group_size, episodes)
-                seconds[name].append(time.perf_counter() - begun)
-    lengths = [sum(sample.policy_mask) for sample in samples]
-    rates = {name: [len(samples) / one for one in spent] for name, spent in seconds.items()}
-    ratios = sorted(round(t / e, 2) for t, e in zip(seconds["trl"], seconds["engine"], strict=True))
-    return {
-        "mix": mix,
+        rollouts = partial(ours, engine, loop.tasks, group_size, episodes)
+        row = duel("rollouts", mix, rollouts, "TRL's tool loop", loop.play, repeats, WANTED.get(mix))
+    return row | {
         "rollouts": len(samples),
         "group_size": group_size,
         "prompt_tokens": round(statistics.fmean(map(len, ids)), 1),
         "completion_tokens": round(statistics.fmean(map(len, completions)), 1),
-        "written_tokens": round(statistics.fmean(lengths), 1),
+        "written_tokens": round(statistics.fmean(sum(sample.policy_mask) for sample in samples), 1),
+        "images": round(statistics.fmean(len(sample.images) for sample in samples), 1),
         "turns": round(statistics.fmean(len(sample.trajectory.turns) for sample in samples), 2),
-        "rollouts_per_second": {name: round(statistics.median(values), 2) for name, values in rates.items()},
-        "ratio": {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]},
     }
 
 
 def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown table."""
-    yield "| mix | turns | prompt tokens | written tokens | TRL, rollouts/s | engine, rollouts/s | ratio (range) |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield (
+        "| mix | turns | images | prompt tokens | written tokens | TRL, a second | engine, a second | ratio | wanted |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---|"
     for row in results:
-        rate, ratio = row["rollouts_per_second"], row["ratio"]
+        trl, engine = (1000 * row["rollouts"] / row[side][1] for side in ("other_ms", "ours_ms"))
+        low, middle, high = row["times_as_fast"]
+        wanted = f"{row['wanted']}: {'yes' if row['met'] else '**no**'}" if "wanted" in row else ""
         yield (
-            f"| {row['mix']} | {row['turns']} | {row['prompt_tokens']} | {row['written_tokens']} | {rate['trl']} "
-            f"| {rate['engine']} | {ratio['median']} ({ratio['low']}-{ratio['high']}) |"
+            f"| {row['case']} | {row['turns']} | {row['images']} | {row['prompt_tokens']} | {row['written_tokens']} "
+            f"| {trl:.2f} | {engine:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) | {wanted} |"
         )
 
 
@@ -312,7 +332,7 @@ def main() -> None:
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     written = about | {"threads": torch.get_num_threads(), "results": results}
-    replace_text(arguments.out, json.dumps(written, indent=1) + "\n")
+    replace_text(arguments.out, readable(written))
     print("\n".join(table(results)))
 
 

@@ -31,16 +31,21 @@ CONFIG_3B: dict[str, Any] = CONFIG_7B | {
 """What config.json holds: flat, the language model's values beside the tower's."""
 
 CHAT_TEMPLATE = (
-    "{% set image_count = namespace(value=0) %}{% for message in messages %}"
+    "{% macro seen(name, number, pad) %}{% if add_vision_id %}{{ name }} {{ number }}: {% endif %}"
+    "<|vision_start|><|{{ pad }}|><|vision_end|>{% endmacro %}"
+    "{% set count = namespace(images=0, videos=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
-    "{% else %}{% for content in message['content'] %}"
-    "{% if content['type'] == 'image' %}{% set image_count.value = image_count.value + 1 %}"
-    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] in ('image', 'image_url') or 'image' in part or 'image_url' in part %}"
+    "{% set count.images = count.images + 1 %}{{ seen('Picture', count.images, 'image_pad') }}"
+    "{% elif part['type'] == 'video' or 'video' in part %}"
+    "{% set count.videos = count.videos + 1 %}{{ seen('Video', count.videos, 'video_pad') }}"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+"""Writes what the stock template does, in all of its branches; worded anew."""
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,8 @@
 """Back ends: the same tokens as the engine's, whoever computes them; what TRL and vLLM are asked."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
@@ -28,6 +29,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 ENCODER = tiny_vlm.encoder()
 LIMITS = {"max_new_tokens": 10, "max_completion_tokens": 120}
 ENV_IDS = ("PixelReason-Zoom-v0", "PixelReason-Frames-v0")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_by_environment_variable() -> Iterator[None]:
+    """Weights, budgets of pixels and coordinates reach what generates by argument, whatever it is."""
+    before = dict(os.environ)
+    yield
+    changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
+    assert changed <= OTHERS, changed - OTHERS
+
+
+OTHERS = {"PYTEST_CURRENT_TEST"}
 
 
 def groups() -> list[list[tiny_vlm.Scripted]]:

@@ -1,8 +1,12 @@
 """JPEGs decoded small, and decoded sources that are shared and bounded: a view is the same whatever was looked at."""
 
 import base64
+import gc
 import os
 import pickle
+import subprocess
+import sys
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 from layouts import hrbench_rows, png, write_coded, write_parquet
 from PIL import Image
 
+from benchmarks.hot_media import write_clip
 from pixel_env import Operation, decoding
 from pixel_env.cache import DECODED, Cache
 from pixel_env.decoding import MediaError, read_header
@@ -215,3 +220,65 @@ def test_files_are_closed_whatever_is_decoded(folder: Path) -> None:
         decoding.decode_image(str(folder / name))
         decoding.decode_image(str(folder / "upright.jpg"), 8)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def pillow_bytes() -> int:
+    """What Pillow has taken for pictures so far; block by block, so with small blocks it can be counted."""
+    stats = Image.core.get_stats()
+    return (stats["allocated_blocks"] + stats["reused_blocks"]) * Image.core.get_block_size()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_crop_copies_nothing_of_the_source(tmp_path: Path, suffix: str) -> None:
+    smooth(1600, 1200).save(tmp_path / f"large.{suffix}")
+    task = image_task(ImageFile(tmp_path / f"large.{suffix}"))
+    env = gym.make("PixelReason-Zoom-v0", tasks=tasks(task), view_pixels=112**2, crop_pixels=112**2)
+    env.reset()
+    size = Image.core.get_block_size()
+    Image.core.set_block_size(4096)
+    try:
+        env.step("crop_image([40, 40, 60, 60])")  # decodes it
+        gc.collect()
+        tracemalloc.start()
+        before = pillow_bytes()
+        observation, *_ = env.step("crop_image([44, 44, 64, 64])")
+        by_pillow, by_python = pillow_bytes() - before, tracemalloc.get_traced_memory()[1]
+        before = pillow_bytes()
+        ImageFile(tmp_path / f"large.{suffix}").frame(0).copy()
+        copied = pillow_bytes() - before
+    finally:
+        tracemalloc.stop()
+        Image.core.set_block_size(size)
+    assert copied >= 4 * 1600 * 1200  # it would be noticed
+    assert observation["images"][0].nbytes == 3 * 112**2 <= by_python < 1600 * 1200 / 2
+    assert 4 * 112**2 <= by_pillow < 1600 * 1200 / 2
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from pixel_env.cache import DECODED
+from pixel_env.media import VideoFile
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+peaks = []
+for path in sys.argv[1:]:
+    DECODED.clear()
+    assert VideoFile(path).num_frames == 16
+    peaks.append(peak())
+print(*peaks)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system does not tell the peak of memory")
+def test_a_longer_video_takes_no_more_memory(tmp_path: Path) -> None:
+    width, height, few, many = 320, 240, 60, 480
+    for frames in (few, many):
+        write_clip(tmp_path / f"{frames}.mp4", width, height, frames, 250)
+    paths = [str(tmp_path / f"{frames}.mp4") for frames in (few, few, many)]  # what is taken once is not counted
+    said = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True).stdout
+    _, short, long = map(int, said.split())
+    whole = 3 * width * height * (many - few) / 1024  # kB, were all frames held
+    assert long - short < whole / 4

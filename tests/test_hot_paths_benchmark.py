@@ -11,7 +11,8 @@ from PIL import Image
 
 from benchmarks import hot_paths
 from benchmarks.duel import Wanted, duel, parts
-from benchmarks.hot_media import Scale, write_clip
+from benchmarks.hot_media import Scale, write_clip, write_jpeg
+from benchmarks.hot_rest import memory
 from benchmarks.hot_sides import all_frames, hostile
 from pixel_env.actions import Malformed, parse
 
@@ -82,6 +83,7 @@ def test_hostile_texts_are_as_long_as_they_say_and_no_answers() -> None:
     assert all(900 < len(text) <= 1000 for text in texts.values())
     answered = {name for name, text in texts.items() if not isinstance(parse(text), Malformed)}
     assert answered == {"\\boxed{}", "nested boxes"}
+    assert len(texts["emoji, of 4 bytes each in UTF-8"].encode()) == 4000
 
 
 def test_every_path_is_measured_and_the_page_shows_it(
@@ -98,13 +100,42 @@ def test_every_path_is_measured_and_the_page_shows_it(
     assert paths >= {"reset", "reset and a crop", "crop_image", "16 frames, then 8", "step without pixels"}
     assert paths >= {"AsyncVectorEnv", "parse"}
     assert all(min(row["ours_ms"] + row["other_ms"] + row["times_as_fast"]) > 0 for row in written["results"])
-    assert set(written["media_mb"]) == {"a.jpg", "b.jpg", "8.mp4"} and len(written["parts"]) == 10
+    assert isinstance(parse("{" * 4 * 2**18), Malformed) and "1,048,576 characters" in written["results"][-1]["case"]
+    assert (
+        set(written["media_mb"]) == {"a.jpg", "b.jpg", "8.mp4"}
+        and len(written["parts"]) == 10
+        and set(written["measured"]) == set(hot_paths.CHOICES)
+    )
     with Image.open(tmp_path / "media" / "a.jpg") as picture:
         assert picture.size == (640, 480)
     shown = page.read_text()
     assert shown.startswith("before\n<!-- table -->\n\n| path |") and shown.endswith("\n<!-- end -->\nafter\n")
     assert "old" not in shown and hot_paths.table(written) in shown
     assert hot_paths.table(written) in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "parse"])
+    monkeypatch.setattr(hot_paths, "write_pictures", None)  # nothing is written or measured but that
+    hot_paths.main(TINY)
+    again = json.loads((tmp_path / "hot.json").read_text())
+    assert [row["case"] for row in again["results"]] == [row["case"] for row in written["results"]]
+    kept = [(old == new, new["part"]) for old, new in zip(written["results"], again["results"], strict=True)]
+    assert {part for same, part in kept if not same} == {"parse"}
+    assert again["memory"] == written["memory"] and again["parts"] == written["parts"]
+
+
+def test_a_part_is_measured_again_where_there_is_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hot_paths.py", "--only", "parse", "--out", str(tmp_path / "none.json")])
+    with pytest.raises(SystemExit):
+        hot_paths.main(TINY)
+    assert "--only measures a part again, and there is no " in capsys.readouterr().err
+
+
+def test_the_memory_of_a_source_is_seen_and_a_second_environment_adds_none(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a.jpg", 4000, 3000, 75)
+    found = memory(tmp_path, TINY)
+    assert found["first environment on a"] > 4 * 4000 * 3000 / 1e6 > 40 > 4 * found["second environment on a"]
+    assert found["kept by the cache"] > 48
 
 
 def test_repeats_are_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

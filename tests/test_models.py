@@ -29,12 +29,13 @@ from agents.conversation import ChatEncoder
 from agents.demonstrations import demonstrations
 from agents.lengths import demonstration, longest_demonstration, mean_demonstration, shares
 from agents.memory import GB, Estimate, check, read_config
-from agents.plan import plan, speed
+from agents.plan import guess, plan, speed
 from agents.run_settings import Settings, parse
 from agents.sft import Examples, collate, warm_start
 from agents.token_passes import check_one_process, token_passes
 from agents.train_vlm import main
 from agents.weights import choose_trained, stored_dtype, trained_part
+from pixel_env import prompts
 from pixel_env.command_line import UsageError
 from pixel_env.trajectory import Trajectory, load_jsonl
 
@@ -358,6 +359,7 @@ def test_a_plan_loads_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for part in (
         "8.29 billion weights", "118 steps: 2 x 7,500 demonstrations, 128 a step", "at most 10,000 behind them",
         "500 steps: 32 tasks x 8 rollouts a round, 128,000 in all", "3 x 512 episodes", "time        not known",
+        "a guess for 1 x H100: warm start ", "if passes do 100 TFLOP/s and decoding takes 80 ms a token",
         "KV cache", "fits in 1000.0 GB",
     ):  # fmt: skip
         assert part in said, said
@@ -378,6 +380,22 @@ def test_time_is_that_of_a_run_like_this_one(tmp_path: Path) -> None:
     said = plan(Estimate(read_config(settings.model)), settings, tmp_path, "abacus")
     hours = 100 * 128 / 4 / 3600
     assert f"RL {hours:.2g} hours, as fast as {other}" in said and "warm start " in said
+
+
+def test_a_guess_by_hand(tmp_path: Path) -> None:
+    settings = settings_of("--model", big(CONFIG_7B, tmp_path), "--recipe", "paper", "--no-corrections")
+    # 0.22 look once, 0.267 not at all: 0.45 looks; a prompt of 1,280 visual tokens, 100 of a question and the system
+    # text, 100 written; a look adds 100, a text of 60 and a crop of 640.
+    looks = 0.3 * 5.5 / 7.5 / (0.3 * 5.5 / 7.5 + 2 / 7.5)
+    length = round(len(prompts.instructions("pixel")) // 4 + 1280 + 100 + 100 + looks * 800)
+    demonstrated = round(7500 * (0.3 * 5.5 / 7.5 + 2 / 7.5))
+    found = guess(Estimate(read_config(settings.model), processes=8), settings)
+    assert found["warm start"] == pytest.approx(2 * demonstrated * length * 6 * 8_292_166_656 / 8e14)
+    update = 256 * length * 8 * 8_292_166_656 / 8e14
+    assert found["RL"] == pytest.approx(500 * (update + 100 * (1 + looks) * 0.08))
+    assert guess(Estimate(read_config(settings.model)), settings)["warm start"] == 8 * found["warm start"]
+    said = plan(Estimate(read_config(settings.model)), settings_of("--dtype", "float32"), tmp_path, "abacus")
+    assert "not known" in said and "guess" not in said
 
 
 def test_demonstrations_that_are_left_out_are_not_planned() -> None:
@@ -450,6 +468,20 @@ def test_a_saved_processor_is_the_stock_one(tmp_path: Path) -> None:
             with pytest.raises(ImportError, match="Qwen2VLVideoProcessor requires the Torchvision library"):
                 AutoProcessor.from_pretrained(tmp_path)
         assert micro.load_processor(tmp_path).tokenizer.get_vocab() == tiny_vlm.processor().tokenizer.get_vocab()
+
+
+def test_the_template_of_the_hub_marks_pictures_and_videos(hub: Path) -> None:
+    tokenizer = micro.load_processor(hub).tokenizer
+    content = [{"type": "video"}, {"type": "text", "text": "or"}, {"type": "image"}, {"image_url": "x", "type": "y"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "Red."}]
+    said = tokenizer.apply_chat_template(messages, tokenize=False, add_vision_id=True)
+    assert said == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nVideo 1: <|vision_start|><|video_pad|><|vision_end|>or"
+        "Picture 1: <|vision_start|><|image_pad|><|vision_end|>Picture 2: <|vision_start|><|image_pad|><|vision_end|>"
+        "<|im_end|>\n<|im_start|>assistant\nRed.<|im_end|>\n"
+    )
+    assert ": <" not in tokenizer.apply_chat_template(messages, tokenize=False)
 
 
 def test_the_processor_of_the_hub_is_read_without_torchvision(hub: Path) -> None:
