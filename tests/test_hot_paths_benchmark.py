@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import hot_paths
 from benchmarks.duel import Wanted, duel, parts
-from benchmarks.hot_media import Scale, write_clip, write_jpeg
+from benchmarks.hot_media import Scale, write_clip
 from benchmarks.hot_rest import memory
 from benchmarks.hot_sides import all_frames, hostile
 from pixel_env.actions import Malformed, parse
@@ -132,7 +132,7 @@ def test_a_part_is_measured_again_where_there_is_a_rest(
 
 
 def test_the_memory_of_a_source_is_seen_and_a_second_environment_adds_none(tmp_path: Path) -> None:
-    write_jpeg(tmp_path / "a.jpg", 4000, 3000, 75)
+    Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")
     found = memory(tmp_path, TINY)
     assert found["first environment on a"] > 4 * 4000 * 3000 / 1e6 > 40 > 4 * found["second environment on a"]
     assert found["kept by the cache"] > 48
