@@ -293,7 +293,7 @@ def compare(path: str, mix: str, prompts: int, group_size: int, repeats: int) ->
         "prompt_tokens": round(statistics.fmean(map(len, ids)), 1),
         "completion_tokens": round(statistics.fmean(map(len, completions)), 1),
         "written_tokens": round(statistics.fmean(sum(sample.policy_mask) for sample in samples), 1),
-        "images": round(statistics.fmean(len(sample.images) for sample in samples), 1),
+        "images": round(statistics.fmean(len(sample.images) for sample in samples), 2),
         "turns": round(statistics.fmean(len(sample.trajectory.turns) for sample in samples), 2),
     }
 
