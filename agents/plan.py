@@ -140,8 +140,8 @@ def guess(estimate: Estimate, settings: Settings) -> dict[str, float]:
 def _guessed(seconds: dict[str, float], processes: int) -> str:
     stages = ", ".join(f"{stage} {value / 3600:.2g} hours" for stage, value in seconds.items())
     return (
-        f"a guess for {processes} x H100: {stages}, if passes do {PASSES / 1e12:.0f} TFLOP/s and decoding takes "
-        f"{1000 * DECODING:.0f} ms a token; evaluations apart"
+        f"a guess for {processes} x H100: {stages}, if rollouts are as long as demonstrations, passes do "
+        f"{PASSES / 1e12:.0f} TFLOP/s and decoding takes {1000 * DECODING:.0f} ms a token; evaluations apart"
     )
 
 

@@ -359,7 +359,7 @@ def test_a_plan_loads_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for part in (
         "8.29 billion weights", "118 steps: 2 x 7,500 demonstrations, 128 a step", "at most 10,000 behind them",
         "500 steps: 32 tasks x 8 rollouts a round, 128,000 in all", "3 x 512 episodes", "time        not known",
-        "a guess for 1 x H100: warm start ", "if passes do 100 TFLOP/s and decoding takes 80 ms a token",
+        "a guess for 1 x H100: warm start ", "passes do 100 TFLOP/s and decoding takes 80 ms a token",
         "KV cache", "fits in 1000.0 GB",
     ):  # fmt: skip
         assert part in said, said
