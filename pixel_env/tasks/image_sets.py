@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from pixel_env.media import Box, Source
-from pixel_env.tasks.paths import IMAGE_SUFFIXES, files_in, find_tables, require_folder
+from pixel_env.tasks.paths import IMAGE_SUFFIXES, files_in, find_tables, inside, require_folder
 from pixel_env.tasks.questions import shuffled, split_options
 from pixel_env.tasks.records import MAX_RECORD, Fields, parse_json
 from pixel_env.tasks.row import Row, united
@@ -49,7 +49,7 @@ def vstar_task(row: Row) -> Task:
     right = row.lettered("label", choices)
     image = row.image("image")
     beside = Path(image.path).with_suffix(".json")
-    cue = Cue(_vstar_box(row, _annotation(row, beside))) if beside.is_file() else None
+    cue = Cue(_vstar_box(row, _annotation(row, beside))) if beside.exists() else None
     return row.choice(question, image, choices, right, cue=cue, suite=row.category("category"))
 
 
@@ -69,9 +69,9 @@ def _vstar_from_annotation(row: Row) -> Task:
 
 def _annotation(row: Row, path: Path) -> Fields:
     try:
-        with open(path, "rb") as file:
+        with open(inside(row.root, path.relative_to(row.root).as_posix()), "rb") as file:
             return parse_json(file.read(MAX_RECORD))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise row.error(f"{path.name} beside the image: {error}") from error
 
 
@@ -95,7 +95,7 @@ def hrbench_task(row: Row) -> Task:
 
     The four share a group, by question and options: what `cycle_category` holds is not documented.
     """
-    choices = [row.texts(letter)[0] for letter in "ABCD"]
+    choices = [row.one_text(letter) for letter in "ABCD"]
     right = row.lettered("answer", choices)
     suite = row.category("category")
     question = row.text("question")

@@ -23,15 +23,16 @@ def inside(root: Path, relative: object, folders: Sequence[str] = ("",)) -> Path
 
     Raises:
         ValueError: No such file, or one outside of the root: an absolute path, ``..``, or a link that leads out.
+        OSError: The place cannot be looked at, as where a part of the path is too long for a name.
     """
-    if not isinstance(relative, str) or not relative or "\0" in relative or len(relative) > 1000:
+    pure = PurePosixPath(relative.replace("\\", "/") if isinstance(relative, str) else "")
+    if not isinstance(relative, str) or not pure.parts or "\0" in relative or len(relative) > 1000:
         raise ValueError(f"expected a path relative to the data root, got {str(relative)[:80]!r}")
-    pure = PurePosixPath(relative.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
         raise ValueError(f"expected a path inside the data root, got {relative!r}; make it relative, without '..'")
     for folder in folders:
         path = root / folder / pure
-        if path.exists():
+        if path.is_file() or path.is_dir():  # no pipe or device, which could be read without end
             target = path.resolve()
             if not any(target.is_relative_to(place) for place in (root.resolve(), *_blobs(root))):
                 raise ValueError(

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -19,6 +18,9 @@ from pixel_env.tasks.tables import Table
 from pixel_env.tasks.task import Cue, Task
 
 MAX_TEXT = 2**16
+MOST = 1e9
+"""Of a number of pixels or seconds; sums and products of two stay far from what a float can hold."""
+
 SECONDS_PER_FRAME = 0.5
 """Where a list of frames comes without times: 2 a second, what Qwen's processing takes them for."""
 
@@ -77,6 +79,13 @@ class Row:
             raise self.wrong(key, f"at most 1000 texts of at most {MAX_TEXT} characters")
         return tuple(str(v) for v in values)
 
+    def one_text(self, key: str) -> str:
+        """Return a single text or number, as text."""
+        values = self.texts(key)
+        if len(values) != 1:
+            raise self.wrong(key, "one text")
+        return values[0]
+
     def flag(self, key: str) -> bool:
         """Return true or false."""
         value = self.fields.get(key)
@@ -87,12 +96,12 @@ class Row:
     def seconds(self, key: str) -> float:
         """Return a time of at least 0."""
         value = self.fields.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < 0:
-            raise self.wrong(key, "seconds of at least 0")
+        if not _is_measure(value) or value < 0:
+            raise self.wrong(key, f"seconds from 0 to {MOST:g}")
         return float(value)
 
     def boxes(self, key: str) -> tuple[Box, ...]:
-        """Return boxes as they stand: four finite numbers each, a single box as a list of one."""
+        """Return boxes as they stand: four numbers each, a single box as a list of one."""
         value = self.fields.get(key)
         boxes = [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
         if not isinstance(boxes, list) or not boxes or len(boxes) > 1000 or not all(map(_is_box, boxes)):
@@ -163,7 +172,7 @@ class Row:
         """Return a file or folder inside the root."""
         try:
             return inside(self.root, relative, folders)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise self.error(f"{key}: {error}") from error
 
     def choice(self, question: str, media: Source, choices: Sequence[str], right: str | None, **others: Any) -> Task:
@@ -226,8 +235,9 @@ def united(boxes: Sequence[Box]) -> Box:
 
 
 def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and isfinite(v) for v in value)
-    )
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_measure, value))
+
+
+def _is_measure(value: Any) -> bool:
+    """Whether a value of JSON is a number of at most `MOST`; compared as it is, since no float holds every integer."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

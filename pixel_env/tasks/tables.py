@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pixel_env.tasks.paths import inside
 from pixel_env.tasks.records import MAX_RECORD, Fields, json_lines, json_table, tsv_table
 
 
@@ -49,7 +50,7 @@ class Files:
         more: Fields = {}
         if self.read is not None:
             try:
-                with open(self.folder / self.names[row], "rb") as file:
+                with open(inside(self.folder, self.names[row]), "rb") as file:
                     more = self.read(file.read(MAX_RECORD))
             except (OSError, ValueError) as error:
                 raise ValueError(f"{self.place(row)}: {error}") from error

@@ -56,7 +56,7 @@ def open_mvbench(path: Path) -> Table:
 def mvbench_task(row: Row) -> Task:
     """Make a task of MVBench; the answer is the text of one candidate, and their order is kept."""
     choices = row.texts("candidates")
-    right = row.texts("answer")[0]
+    right = row.one_text("answer")
     return row.choice(row.text("question"), _mvbench_media(row), choices, right, suite=f"{row.name}/{row.text('part')}")
 
 
@@ -88,6 +88,9 @@ def _frame_folder(row: Row, folder: Path, start: float, end: float) -> FrameFile
     if missing := [number for number in numbers if number not in names]:
         raise row.error(f"expected frame {missing[0]:05d}.jpg in {folder.name}, which holds {len(names)} frames")
     times = tuple((number - 1) / FRAMES_A_SECOND for number in numbers)
+    place = folder.relative_to(row.root)
+    for number in sorted(set(numbers)):
+        row.path("video", (place / names[number]).as_posix())
     return FrameFiles(folder, tuple(names[number] for number in numbers), times)
 
 

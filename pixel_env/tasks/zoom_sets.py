@@ -104,7 +104,7 @@ def _treebench_options(row: Row) -> tuple[str, ...]:
     if not all(filled[:count]):
         raise row.wrong(TREEBENCH_LETTERS[filled.index(False)], f"an option, as there are {count} in A to K")
     if count:
-        return tuple(row.texts(letter)[0] for letter in TREEBENCH_LETTERS[:count])
+        return tuple(row.one_text(letter) for letter in TREEBENCH_LETTERS[:count])
     lines = tuple(line.strip() for line in row.text("multi-choice options").splitlines() if line.strip())
     dotted = tuple(re.sub(r"^([A-Z])\s+", r"\1. ", line) for line in lines)  # a few have a bare letter
     choices = bare_options(dotted)
