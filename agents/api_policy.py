@@ -19,7 +19,7 @@ from agents.endpoint import Endpoint, EndpointError
 from agents.replies import Reply, ReplyLog, Usage
 from pixel_env.chat import Show, Tools, data_url, messages
 from pixel_env.prompts import functions_apart
-from pixel_env.rollout import Conversation, Episode, Planned, plan
+from pixel_env.rollout import Complaint, Conversation, Episode, Planned, plan
 from pixel_env.settings import one_of
 from pixel_env.trajectory import Trajectory, digest
 
@@ -89,7 +89,7 @@ class EndpointPolicy:
         self._log = None if cache is None else ReplyLog(cache)
         self.answered_by = set() if self._log is None else self._log.models
         self._samples: Counter[str] = Counter()
-        self._complained = False
+        self._complained, self.complain = False, Complaint()
         self.endpoint = Endpoint(
             base_url, api_key, concurrency=concurrency, timeout=timeout, retries=retries, deadline=deadline
         )
@@ -124,7 +124,10 @@ class EndpointPolicy:
     async def _turn_or_error(self, conversation: Conversation) -> Reply | Exception:
         try:
             return await self.turn(conversation)
+        except EndpointError as error:
+            return error
         except Exception as error:  # whatever breaks is the error of one episode
+            self.complain(error)
             return error
 
     async def turn(self, conversation: Conversation, sample: int | None = None) -> Reply:
@@ -306,7 +309,11 @@ async def _play(policy: EndpointPolicy, episode: Episode, planned: Planned, envi
     while not episode.done:
         try:
             reply = await policy.turn(episode.conversation, planned.sample)
+        except EndpointError as error:
+            episode.fail(error)
+            break
         except Exception as error:  # as in `pixel_env.rollout`: whatever breaks there is data
+            policy.complain(error)
             episode.fail(error)
             break
         usage += Usage.of(reply)

@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ except ImportError as error:
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds of back-off: the pause doubles from the first to the longest."""
 
+MOST_BYTES = 2**23  # of an answer; the longest turn that is read has a quarter of a million characters
 SHOWN_CHARACTERS = 200  # of a server's own words in an error
 
 ADVICE = {
@@ -33,11 +34,15 @@ ADVICE = {
     403: "set OPENAI_API_KEY, or pass api_key, for an account that may use this model",
     404: "check base_url, which usually ends in /v1, and the name of the model; GET {base}/models lists the names",
     413: "show fewer or smaller images (view_pixels, crop_pixels, max_turns)",
+    **dict.fromkeys((301, 302, 303, 307, 308), "give as base_url the address that the server sends on to"),
     422: "check the settings of the policy against what this server takes",
     429: "lower concurrency, or raise retries and deadline; if the account has no quota left, add to it",
 }
 PASSING = {408, 409, 425, 429}
 """Statuses that may be gone a moment later, besides those from 500 on."""
+
+_TEXT = "pixel_env.text"
+"""Where the text of an answer is kept, among what its HTTP library calls its extensions."""
 
 Result = TypeVar("Result")
 
@@ -72,8 +77,15 @@ class Endpoint:
         self.timeout, self.retries, self.deadline = timeout, retries, deadline
         self._secret = api_key or os.environ.get("OPENAI_API_KEY", "")
         # A server that wants no key gets a word in its place: the client refuses to start without one.
+        # No redirects: what is sent, pictures included, is for this server.
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [self._look]})
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=self._secret or "none", max_retries=0, timeout=timeout
+            base_url=base_url,
+            api_key=self._secret or "none",
+            max_retries=0,
+            timeout=timeout,
+            http_client=http,
+            default_headers={"Accept-Encoding": "identity"},
         )
         self._slots = asyncio.Semaphore(concurrency)
         self._loop = asyncio.new_event_loop()
@@ -131,16 +143,16 @@ class Endpoint:
         seconds = max(0.0, min(self.timeout, left))
         try:
             async with asyncio.timeout(seconds):  # the client's own time-out begins anew with every byte
-                answer = await self._client.chat.completions.with_raw_response.create(**request)
-            reply = read(self._redact(answer.text))
+                async with self._client.chat.completions.with_streaming_response.create(**request) as answer:
+                    reply = read(answer.http_response.extensions[_TEXT])
         except (TimeoutError, openai.APITimeoutError):
             what = f"no complete answer within {seconds:.3g} s"
             raise _Fault(what, "raise timeout and deadline, or lower concurrency", passing=True) from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, _Fault):  # of `_look`, which the client calls
+                raise error.__cause__ from None
             what = f"no connection: {self._brief(str(error.__cause__ or error))}"
             raise _Fault(what, "check that the server runs and base_url is its address", passing=True) from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from None
         except ValueError as error:
             advice = "look at the server's log; does it speak the OpenAI chat protocol?"
             raise _Fault(self._brief(str(error)), advice, passing=True) from None
@@ -148,14 +160,32 @@ class Endpoint:
             raise _Fault("the content filter of the server held the answer back", "leave the task out", passing=False)
         return reply
 
-    def _refusal(self, error: openai.APIStatusError) -> _Fault:
-        status = error.status_code
+    async def _look(self, response: Any) -> None:
+        """Read an answer in the place of the client, which would take as much as the server sends; raises _Fault.
+
+        A compressed answer is refused unread: a few bytes may become any number of them.
+        """
+        if (coding := response.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+            what, advice = f"an answer in the coding {self._brief(coding)!r}", "have the server send it as it is"
+            raise _Fault(what, advice, passing=False)
+        body = bytearray()
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > MOST_BYTES:
+                advice = "look at the server's log; does it speak the OpenAI chat protocol?"
+                raise _Fault(f"an answer of more than {MOST_BYTES} bytes", advice, passing=True)
+        text = self._redact(body.decode("utf-8", "replace"))  # whatever character set the server names
+        if not response.is_success:
+            raise self._refusal(response.status_code, response.headers, text)
+        response.extensions[_TEXT] = text
+
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Fault:
         advice = ADVICE.get(status, "look at the server's log" if status >= 500 else "see what the server says")
         return _Fault(
-            f"status {status}, {self._brief(error.response.text) or 'without a word'}",
+            f"status {status}, {self._brief(text) or 'without a word'}",
             advice.format(base=self._shown_url),
-            passing=(status in PASSING or status >= 500) and error.code != "insufficient_quota",
-            wait=retry_after(error.response.headers.get("retry-after")),
+            passing=(status in PASSING or status >= 500) and "insufficient_quota" not in text,
+            wait=retry_after(headers.get("retry-after")),
         )
 
     def _told(self, model: str, fault: _Fault, tries: int, spent: float) -> str:
@@ -184,7 +214,7 @@ def retry_after(header: str | None) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(header or "").timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 

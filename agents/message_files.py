@@ -23,7 +23,7 @@ from pixel_env.env import Observation, PixelReasonEnv
 from pixel_env.journal import replace_text
 from pixel_env.operations import extent
 from pixel_env.prompts import IMAGE_MARKER, OPERATIONS
-from pixel_env.trajectory import Trajectory
+from pixel_env.trajectory import Trajectory, made_as
 
 DECIMALS = 4
 FILE, IMAGES, VIDEOS = "sft.json", "images", "videos"
@@ -45,7 +45,7 @@ def write_message_lists(trajectories: Sequence[Trajectory], out: Path) -> Path:
     for number, trajectory in enumerate(trajectories):
         made_like = json.dumps([trajectory.env_id, trajectory.env_kwargs], sort_keys=True)
         if made_like not in envs:
-            envs[made_like] = gym.make(trajectory.env_id, **trajectory.env_kwargs)
+            envs[made_like] = made_as(trajectory)
         records.append({"message_list": _messages(trajectory, envs[made_like], number, out)})
     replace_text(out / FILE, json.dumps(records, indent=1) + "\n")
     return out / FILE

@@ -16,11 +16,12 @@ import numpy as np
 
 from agents.api_policy import EndpointPolicy
 from agents.boxes import area, inside, on_view
+from agents.endpoint import EndpointError
 from agents.expert import MOST_SHARE
 from agents.leaks import gives_away, mentions_crop
 from agents.outcomes import DroppedError, Outcome, Record
 from agents.taught import Stage, dropped
-from agents.teacher import Consultation
+from agents.teacher import Consultation, MalformedReplyError
 from pixel_env.actions import CropImage, render
 from pixel_env.grading import normalise
 from pixel_env.journal import replace_text
@@ -37,10 +38,11 @@ FOLDER, FILE = "images", "questions.jsonl"
 
 async def ask(stage: Stage, source: str, index: int, policy: EndpointPolicy, environments: Executor) -> Record:
     """Make a question about one image; for the arguments see `agents.taught.teach`."""
-    loop = asyncio.get_running_loop()
-    task = await loop.run_in_executor(environments, stage.tasks.__getitem__, index)
-    consultation, mark, outcomes, line = Consultation(policy, task.task_id), "", tuple[Outcome, ...](), None
+    loop, task_id = asyncio.get_running_loop(), ""
+    consultation, mark, outcomes, line = Consultation(policy), "", tuple[Outcome, ...](), None
     try:
+        task = await loop.run_in_executor(environments, stage.tasks.__getitem__, index)
+        task_id = task.task_id
         mark, image = await loop.run_in_executor(environments, _first_view, stage, index)
         box = await consultation.judge(image)
         if box is None:
@@ -48,9 +50,9 @@ async def ask(stage: Stage, source: str, index: int, policy: EndpointPolicy, env
         region, part = await loop.run_in_executor(environments, _part, stage, index, box)
         question, choices, answer = await consultation.question(image, part)
         line = _line(_checked(task, question, choices, answer, region))
-    except Exception as error:
+    except (DroppedError, MalformedReplyError, EndpointError) as error:
         outcomes = (dropped(error),)
-    return Record("question", source, index, task.task_id, mark, consultation.usage, outcomes, line)
+    return Record("question", source, index, task_id, mark, consultation.usage, outcomes, line)
 
 
 def is_plain(tasks: object) -> bool:

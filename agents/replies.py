@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixel_env.actions import MAX_TURN_CHARACTERS
 from pixel_env.chat import action_text
 from pixel_env.journal import append, complete_lines
 
@@ -88,7 +89,7 @@ def read(body: str) -> Reply:
     """Read the body of a chat completion. Nothing of it is taken on trust.
 
     Raises:
-        ValueError: It is no chat completion; says what is wrong.
+        ValueError: It is no chat completion, or its text is longer than a turn may be; says what is wrong.
     """
     try:
         answer = json.loads(body)
@@ -97,6 +98,8 @@ def read(body: str) -> Reply:
     match answer:
         case {"choices": [{"message": dict(message)} as choice, *_]}:
             text = action_text(_words(message), _calls(message.get("tool_calls") or []))
+            if len(text) > MAX_TURN_CHARACTERS:  # no environment reads it: not to be kept, sent again or written
+                raise ValueError(f"expected a reply of at most {MAX_TURN_CHARACTERS} characters, got {len(text)}")
             usage = answer.get("usage")
             usage = usage if isinstance(usage, dict) else {}
             tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]

@@ -28,7 +28,7 @@ from agents.rl_config import checkpointing, passes_of, sharding
 from agents.token_passes import check_one_process, pass_by_pass, token_passes
 from agents.weights import compute_dtype, fetch, for_trainer, trained_part
 from pixel_env.env import Observation
-from pixel_env.trajectory import Trajectory
+from pixel_env.trajectory import Trajectory, made_as
 
 IGNORED = -100
 CACHED_BYTES = 2**30
@@ -106,7 +106,7 @@ class Examples:
         """Return an environment like that of a trajectory; there is one for each task set."""
         made_like = json.dumps([trajectory.env_id, trajectory.env_kwargs], sort_keys=True)
         if made_like not in self._made:
-            self._made[made_like] = gym.make(trajectory.env_id, **trajectory.env_kwargs)
+            self._made[made_like] = made_as(trajectory)
         return self._made[made_like]
 
 

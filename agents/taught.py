@@ -170,30 +170,25 @@ async def teach(stage: Stage, source: str, index: int, policy: EndpointPolicy, e
         policy: The teacher.
         environments: One thread, in which everything is done on the stage.
     """
-    loop = asyncio.get_running_loop()
-    task_id = await loop.run_in_executor(environments, lambda: stage.tasks[index].task_id)
-    consultation, mark, outcomes = Consultation(policy, task_id), "", list[Outcome]()
+    loop, task_id = asyncio.get_running_loop(), ""
+    consultation, mark, outcomes = Consultation(policy), "", list[Outcome]()
     try:
+        task_id = await loop.run_in_executor(environments, lambda: stage.tasks[index].task_id)
         seed = await loop.run_in_executor(environments, stage.prepare, index)
         mark = seed.fingerprint
         remarks = await _remarks(seed, consultation)
         for kind in seed.kinds:
             outcomes.append(await loop.run_in_executor(environments, _played, stage, seed, kind, remarks))
-    except Exception as error:
+    except (DroppedError, MalformedReplyError, EndpointError) as error:
         outcomes = [dropped(error)]
     return Record("taught", source, index, task_id, mark, consultation.usage, tuple(outcomes))
 
 
-def dropped(error: Exception) -> Outcome:
-    """Return the outcome of a seed that ended in an error; raises one that is a mistake of ours."""
-    match error:
-        case DroppedError():
-            return Outcome(reason=error.reason, detail=error.detail)
-        case MalformedReplyError():
-            return Outcome(reason="malformed_reply", detail=str(error))
-        case EndpointError():
-            return Outcome(reason="no_reply", detail=str(error))
-    raise error
+def dropped(error: DroppedError | MalformedReplyError | EndpointError) -> Outcome:
+    """Return the outcome of a seed that ended in an error; any other error is a mistake of ours."""
+    if isinstance(error, DroppedError):
+        return Outcome(reason=error.reason, detail=error.detail)
+    return Outcome(reason="no_reply" if isinstance(error, EndpointError) else "malformed_reply", detail=str(error))
 
 
 def _played(stage: Stage, seed: Seed, kind: str, remarks: Remarks) -> Outcome:

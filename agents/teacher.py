@@ -90,9 +90,9 @@ class Consultation:
         usage: Tokens of the replies so far, those found in the cache included.
     """
 
-    def __init__(self, policy: EndpointPolicy, task_id: str) -> None:
-        """Ask `policy` about the task `task_id`."""
-        self._policy, self._task_id = policy, task_id
+    def __init__(self, policy: EndpointPolicy) -> None:
+        """Ask `policy`."""
+        self._policy = policy
         self.usage = Usage()
 
     async def guess(self, task: Task, first: Sequence[np.ndarray]) -> str:
@@ -136,7 +136,7 @@ class Consultation:
 
     async def _ask(self, text: str, images: Sequence[np.ndarray], wanted: Mapping[str, Field]) -> dict[str, Any]:
         """Ask, and once more if the reply is not as asked for; raises MalformedReplyError if that one is not either."""
-        conversation = Conversation(self._task_id, SYSTEM, [{"text": text, "images": tuple(images)}])
+        conversation = Conversation("", SYSTEM, [{"text": text, "images": tuple(images)}])
         for last in (False, True):
             reply = await self._policy.turn(conversation, sample=0)
             self.usage += Usage.of(reply)

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import gymnasium as gym
 from tqdm import tqdm
 
 from benchmarks.ablation_cells import PAPERS, ROWS, Cell
@@ -16,7 +15,7 @@ from benchmarks.learning_trap import LINES, curves
 from benchmarks.seed_bootstrap import crossed_bootstrap, differences, table
 from benchmarks.table1 import COLUMNS, QUOTED, SOURCE, STAND_INS
 from pixel_env.metrics import read_metrics
-from pixel_env.trajectory import load_jsonl
+from pixel_env.trajectory import load_jsonl, made_as
 
 Readings = Mapping[str, Mapping[int, Sequence[Reading]]]
 """Row: seed: the test episodes that were finished."""
@@ -30,7 +29,7 @@ def readings(out: Path, cells: Sequence[Cell], progress: bool = True) -> dict[st
     found: dict[str, dict[int, list[Reading]]] = defaultdict(dict)
     for cell in tqdm(cells, desc="read cells", disable=not progress):
         played = [t for t in load_jsonl(cell.trajectories(out)) if t.error is None]
-        env = gym.make(played[0].env_id, **played[0].env_kwargs)
+        env = made_as(played[0])
         found[cell.row][cell.seed] = [read(trajectory, env) for trajectory in played]
         env.close()
     return dict(found)

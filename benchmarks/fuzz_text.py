@@ -4,10 +4,10 @@
     python benchmarks/fuzz_text.py --runs 10000000                 # in parts of 100,000 inputs
 
 What has to hold is in `text_promises.py`. Inputs are texts of at most `--longest` bytes of UTF-8, others than UTF-8 as
-halves of surrogate pairs; every 50,000th is also repeated to half a megabyte, to see time grow with the length. Each
-part of a run is added to the JSON file when it is done, with its commit, and the inputs that reached something new are
-kept in `--corpus`, so a run can be stopped at any time and gone on with. A text that breaks something ends its part; it
-is in the file and is printed, and the exit code is 1.
+halves of surrogate pairs; the first of a part, and one in 50,000 after it, is also repeated to the longest turn that is
+read, to see time grow with the length. Each part of a run is added to the JSON file when it is done, with its commit,
+and the inputs that reached something new are kept in `--corpus`, so a run can be stopped at any time and gone on with.
+A text that breaks something ends its part; it is in the file and is printed, and the exit code is 1.
 """
 
 import argparse
@@ -29,7 +29,8 @@ PART = 100_000
 EVERY = 50_000
 """Inputs of which one is repeated to a great length."""
 
-READERS = ("actions", "chat", "grading", "json_schema", "numerals", "operations", "prompts", "released_protocol")
+READERS = ("actions", "chat", "grading", "json_schema", "numerals", "operations", "prompts")
+READERS += ("released_grading", "released_protocol")
 PROMISES = ("reading", "grading", "chat", "page")
 SEEDS = (
     '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [1, 3.5, 1e309, NaN], "target_image": 1}}</tool_call>',
@@ -92,16 +93,17 @@ def fuzz(promises: list[str], arguments: list[str]) -> None:
         from benchmarks import text_promises
 
     checks = [getattr(text_promises, f"check_{name}") for name in promises]
-    count = 0
+    count = due = 0
 
     def one_input(data: bytes) -> None:
-        nonlocal count
+        nonlocal count, due
         count += 1
         text = data.decode("utf-8", "surrogateescape")
         for check in checks:
             check(text)
-        if count % EVERY == 0:
+        if text and count >= due:  # the first input of a fuzzer is the empty one
             text_promises.check_growth(text)
+            due = count + EVERY
 
     atheris.Setup([sys.argv[0], *arguments], one_input)
     atheris.Fuzz()

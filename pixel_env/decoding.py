@@ -116,14 +116,36 @@ def decode_here(function: Callable[..., Result], *arguments: Any, seconds: float
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture as EXIF says, in place, and return it as RGB, transparent parts onto white; no copy of RGB."""
+    """Turn a picture as EXIF says, in place, and return it as RGB, transparent parts onto white; no copy of RGB.
+
+    Grey of up to 16 bits is scaled to 8, which Pillow would cut at 255 and show white.
+
+    Raises:
+        ValueError: Grey values without a known range: signed, of 32 bits, or fractions.
+    """
+    bits = _grey_bits(picture)
     ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode.startswith("I;16"):  # Pillow would cut 16-bit grey at 255 and show it white
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if bits > 8:
+        picture = Image.fromarray((np.asarray(picture) >> bits - 8).clip(0, 255).astype(np.uint8))
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _grey_bits(picture: Image.Image) -> int:
+    """Return how many bits a grey value has where Pillow leaves them as they are stored, else 8."""
+    if picture.mode.startswith("I;16"):
+        (bits,) = getattr(picture, "tag_v2", {}).get(258, (16,))  # BitsPerSample: 12 in some TIFF files
+        return int(bits)
+    if picture.mode == "I" and picture.format == "PNG":  # as Pillow before 11 reads 16 bits
+        return 16
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"expected grey of 8 or 16 bits, got values of mode {picture.mode} ({picture.format}), of which nobody "
+            "says what is black and what white; store it with 8 bits"
+        )
+    return 8
 
 
 def check_pixels(pixels: int, limit: int) -> None:
@@ -273,20 +295,24 @@ def mvbench_frames(first: int, last: int, num_frames: int) -> list[int]:
 
 
 def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarray]:
-    """Read frames with decord; raises ImportError where it is not installed, its own error on what it cannot read.
+    """Read frames with decord; raises ImportError where it is not installed, RuntimeError on what it cannot read.
 
     ``count`` is the number of frames that there are. Where decord believes in another number it is not asked, since it
     waits for ever for a frame that does not come.
     """
     import decord
+    from decord.base import DECORDError, DECORDLimitReachedError
 
-    reader = decord.VideoReader(path, num_threads=1)
     try:
-        if len(reader) != count:
-            raise ValueError(f"expected {count} frames, got {len(reader)}")
-        return list(reader.get_batch(indices).asnumpy())
-    finally:
-        del reader  # closes the file: decord has no close()
+        reader = decord.VideoReader(path, num_threads=1)
+        try:
+            if len(reader) != count:
+                raise ValueError(f"expected {count} frames, got {len(reader)}")
+            return list(reader.get_batch(indices).asnumpy())
+        finally:
+            del reader  # closes the file: decord has no close()
+    except (DECORDError, DECORDLimitReachedError) as error:
+        raise RuntimeError(str(error)) from error
 
 
 def read_with_pyav(path: str, indices: list[int]) -> list[np.ndarray]:
@@ -417,7 +443,7 @@ def decode_video(path: str, sampling: Sampling) -> Frames:
     except (ValueError, av.FFmpegError):
         try:
             pictures = read_with_decord(path, indices, len(times))
-        except Exception:  # decord raises bare RuntimeError-like errors; cut files are the common cause
+        except (ModuleNotFoundError, ValueError, RuntimeError):  # not installed, or a file that was cut short
             pictures = _read_from_the_start(path, indices)
     return pictures, [times[index] for index in indices]
 

@@ -20,6 +20,7 @@ from typing import Literal
 Outcome = Literal["equal", "different", "first unreadable", "second unreadable", "gave up"]
 
 SECONDS = 30.0  # math-verify itself stops after 5 s for each text and 5 s for the comparison, where it can
+START_SECONDS = 120.0  # imports included, on a busy machine
 MEMORY = 4 * 2**30  # bytes of address space of the child
 
 
@@ -39,6 +40,7 @@ def compare(first: str, second: str, seconds: float = SECONDS) -> Outcome:
 
     Raises:
         ImportError: if math-verify is not installed.
+        RuntimeError: if it is, and does not work: nothing is counted as wrong for that.
     """
     require()
     return _checker(os.getpid()).ask(first, second, seconds)
@@ -62,6 +64,7 @@ class _Checker:
     def ask(self, first: str, second: str, seconds: float) -> Outcome:
         line = json.dumps([first, second]) + "\n"
         with self._lock:
+            self._running()
             began = time.monotonic()
             reply = self._exchange(line, seconds)
             if not reply and time.monotonic() - began < seconds:  # it died by itself: once more, in a new one
@@ -71,15 +74,11 @@ class _Checker:
     def _exchange(self, line: str, seconds: float) -> str:
         """Return the reply, or "" if the child died or was killed for being late."""
         child = self._running()
-        assert child.stdin is not None and child.stdout is not None
-        timer = threading.Timer(seconds, child.kill)
-        timer.start()
-        reply = ""
+        assert child.stdin is not None
         with contextlib.suppress(OSError):
             child.stdin.write(line)
             child.stdin.flush()
-            reply = child.stdout.readline()
-        timer.cancel()
+        reply = _line(child, seconds)
         if not reply:
             self.close()
         return reply
@@ -93,6 +92,14 @@ class _Checker:
             self._child = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=null, text=True, encoding="ascii", bufsize=-1
             )
+            said = _line(self._child, START_SECONDS)
+            problem = json.loads(said) if said else "its process ended, or was late, before it said anything"
+            if problem:
+                self.close()
+                raise RuntimeError(
+                    f"expected a math-verify that works, got: {problem}; install it again, with "
+                    'pip install --force-reinstall "pixel-env[math]"'
+                )
         return self._child
 
     def close(self) -> None:
@@ -106,6 +113,17 @@ class _Checker:
         self._child = None
 
 
+def _line(child: "subprocess.Popen[str]", seconds: float) -> str:
+    """Return the next line of a child, "" where it ended; it is killed when it is late."""
+    assert child.stdout is not None
+    timer = threading.Timer(seconds, child.kill)
+    timer.start()
+    try:
+        return child.stdout.readline()
+    finally:
+        timer.cancel()
+
+
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
@@ -114,8 +132,20 @@ def _answer_forever() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    print(json.dumps(_problem()), flush=True)
     for line in sys.stdin:
         print(json.dumps(_outcome(*json.loads(line))), flush=True)
+
+
+def _problem() -> str:
+    """Say why math-verify does not work, "" where it does: what breaks in it below counts as unreadable."""
+    try:
+        from math_verify import parse, verify
+
+        equal = verify(parse(r"\boxed{\frac{1}{2}}"), parse(r"\boxed{0.5}"))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return "" if equal else "it does not find 1/2 equal to 0.5"
 
 
 def _outcome(first: str, second: str) -> Outcome:

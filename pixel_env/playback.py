@@ -16,9 +16,8 @@ from PIL import Image
 from pixel_env.custom_operations import Operation
 from pixel_env.media import Box, Source
 from pixel_env.operations import View
-from pixel_env.registration import ENVIRONMENTS
 from pixel_env.tasks import Cue, Task
-from pixel_env.trajectory import Trajectory, cue_coverage, digest
+from pixel_env.trajectory import Trajectory, cue_coverage, digest, made_as
 
 SHEET = 896
 """Longest side in pixels of the picture that stands for a source: sources of the micro preset keep their size."""
@@ -120,18 +119,9 @@ class Player:
     def _environment(self, trajectory: Trajectory) -> gym.Env[Any, str]:
         if self._env is not None:
             return self._env
-        # gymnasium.make imports the module that an id names, and a record may come from anywhere.
-        if trajectory.env_id not in ENVIRONMENTS:
-            raise ValueError(f"expected an environment of {', '.join(ENVIRONMENTS)}, got {trajectory.env_id!r}")
-        tasks = trajectory.env_kwargs.get("tasks")
-        if tasks is not None and ":" not in tasks:
-            raise ValueError(f"it was played on a task set in memory ({tasks}), which the record does not hold")
         key = repr((trajectory.env_id, sorted(trajectory.env_kwargs.items())))
         if key not in self._made:
-            kwargs = dict(trajectory.env_kwargs)
-            if "operations" in kwargs:
-                kwargs["operations"] = [self._operations.get(name, name) for name in kwargs["operations"]]
-            self._made[key] = gym.make(trajectory.env_id, **kwargs)
+            self._made[key] = made_as(trajectory, self._operations)
         return self._made[key]
 
 

@@ -4,6 +4,7 @@ What goes wrong outside the environment's rules (a policy that raises, a file th
 one's own with a bug) ends that one episode with an error; it never takes the others down and is never scored.
 """
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pixel_env.custom_operations import OperationError
 from pixel_env.decoding import MediaError
 from pixel_env.env import Observation
 from pixel_env.trajectory import Recorder, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -139,6 +142,20 @@ class Episode:
         return self._recorder.trajectory(kind, self.error)
 
 
+class Complaint:
+    """Tells of the first error that a run did not expect, with its traceback: episodes keep only the text of theirs."""
+
+    def __init__(self) -> None:
+        """Begin a run."""
+        self._told = False
+
+    def __call__(self, error: Exception) -> None:
+        """Log an error, unless there was one before."""
+        if not self._told:
+            self._told = True
+            logger.warning("an episode ended in an error; those after it are only counted", exc_info=error)
+
+
 def rollout(
     policy: Policy | PolicyFunction,
     env_id: str,
@@ -227,7 +244,7 @@ def play(
     """Play the episodes of a plan and hand over each as soon as it is over; `rollout` describes the arguments."""
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-    asked = _policy(policy)
+    asked, complain = _policy(policy), Complaint()
     waiting, errors = deque(enumerate(planned)), 0
     episodes = [Episode(gym.make(env_id, **env_kwargs)) for _ in range(min(batch_size, len(planned)))]
     free, running = list(episodes), dict[int, Episode]()
@@ -237,7 +254,7 @@ def play(
                 index, next_one = waiting.popleft()
                 running[index] = free.pop()
                 running[index].reset(next_one.task, next_one.seed)
-            _take_turn(asked, [episode for episode in running.values() if not episode.done])
+            _take_turn(asked, [episode for episode in running.values() if not episode.done], complain)
             for index in [index for index, episode in running.items() if episode.done]:
                 episode = running.pop(index)
                 keep(index, episode)
@@ -260,7 +277,7 @@ def _policy(given: Policy | PolicyFunction) -> Policy:
     return OneByOne(given)
 
 
-def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
+def _take_turn(policy: Policy, episodes: Sequence[Episode], complain: Complaint) -> None:
     """Ask the policy once and step every episode; a policy that raises is asked again, one conversation at a time."""
     if not episodes:
         return
@@ -268,10 +285,11 @@ def _take_turn(policy: Policy, episodes: Sequence[Episode]) -> None:
         actions = policy.act([episode.conversation for episode in episodes])
     except Exception as error:  # a policy may be an endpoint: whatever breaks there is data
         if len(episodes) == 1:
+            complain(error)
             episodes[0].fail(error)
             return
         for episode in episodes:
-            _take_turn(policy, [episode])
+            _take_turn(policy, [episode], complain)
         return
     if isinstance(actions, str) or not isinstance(actions, Sequence):
         raise TypeError(f"expected `act` to return a list with one text a conversation, got {actions!r:.60}")

@@ -19,6 +19,7 @@ from pixel_env.custom_operations import Operation
 from pixel_env.journal import replacing
 from pixel_env.media import Box
 from pixel_env.operations import View
+from pixel_env.registration import ENVIRONMENTS
 from pixel_env.tasks import Cue, Task
 
 
@@ -132,7 +133,10 @@ class Trajectory:
         Raises:
             ValueError: for anything else.
         """
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line)
+        except RecursionError:
+            raise ValueError(f"expected a trajectory, got JSON nested too deeply, {line[:60]!r}") from None
         turns = fields.get("turns") if isinstance(fields, dict) else None
         if not isinstance(turns, list):
             raise ValueError(f"expected a trajectory as a JSON object with turns, got {line[:60]!r}")
@@ -300,16 +304,10 @@ def replay(trajectory: Trajectory, env: gym.Env[Any, str] | None = None) -> Traj
         env: where; by default a new environment, made as the old one was.
 
     Raises:
-        ValueError: without `env`, if the trajectory does not say how its environment was made: with a task set in
-            memory, or an `Operation`, whose function it does not hold.
+        ValueError: without `env`, what `made_as` raises.
     """
     if env is None:
-        if not trajectory.env_id or ":" not in (trajectory.env_kwargs.get("tasks") or ":"):
-            raise ValueError(
-                "expected an environment made from an id with procedural tasks or tasks='NAME:PATH'; "
-                "pass the same one as `env`"
-            )
-        made = gym.make(trajectory.env_id, **trajectory.env_kwargs)
+        made = made_as(trajectory)
         try:
             return replay(trajectory, made)
         finally:
@@ -325,6 +323,34 @@ def replay(trajectory: Trajectory, env: gym.Env[Any, str] | None = None) -> Traj
         dataclasses.replace(new, trained=old.trained) for new, old in zip(again.turns, trajectory.turns, strict=True)
     ]
     return dataclasses.replace(again, turns=tuple(trained))
+
+
+def made_as(trajectory: Trajectory, operations: Mapping[str, Operation] | None = None) -> gym.Env[Any, str]:
+    """Make an environment like the one that a trajectory was played in.
+
+    A record may come from anywhere, and `gymnasium.make` imports the module that an id names: only the ids of
+    `pixel_env.registration.ENVIRONMENTS` are made.
+
+    Args:
+        trajectory: says how.
+        operations: of which it holds the names only.
+
+    Raises:
+        ValueError: another id or none; a task set in memory, or an `Operation`, that the record does not hold.
+    """
+    if trajectory.env_id not in ENVIRONMENTS:
+        raise ValueError(
+            f"expected an environment of {', '.join(ENVIRONMENTS)}, got {trajectory.env_id!r}; pass your own as `env`"
+        )
+    kwargs = dict(trajectory.env_kwargs)
+    if (tasks := kwargs.get("tasks")) is not None and ":" not in str(tasks):
+        raise ValueError(
+            f"it was played on a task set in memory ({tasks}), which the record does not hold; pass the same "
+            "environment as `env`"
+        )
+    if operations and "operations" in kwargs:
+        kwargs["operations"] = [operations.get(name, name) for name in kwargs["operations"]]
+    return gym.make(trajectory.env_id, **kwargs)
 
 
 def _digests(observation: Mapping[str, Any]) -> tuple[str, ...]:

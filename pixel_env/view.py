@@ -36,7 +36,7 @@ def read_run(path: Path) -> list[Trajectory | Damaged]:
 def _read_line(number: int, line: str) -> Trajectory | Damaged:
     try:
         return Trajectory.from_json(line)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         problem = " ".join(str(error).split())[:200]
         return Damaged(number, line, problem)
 

@@ -21,7 +21,7 @@ class Answer:
     """What is sent back, and how.
 
     "whole"; "cut" in the middle; drop by drop without an end, "drip", or so from the first line, "drip head"; "hang":
-    nothing at all.
+    nothing at all; "flood": the body again and again, without an end.
     """
 
     body: bytes
@@ -60,6 +60,7 @@ class ChatServer:
         self.answer = answer
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.codings: list[str | None] = []
         self.running = self.most_running = 0
         self.closing = threading.Event()
         self.lock = threading.Lock()
@@ -87,6 +88,7 @@ class ChatServer:
             number = len(self.bodies)
             self.bodies.append(body)
             self.keys.append(handler.headers["Authorization"])
+            self.codings.append(handler.headers["Accept-Encoding"])
             self.running += 1
             self.most_running = max(self.most_running, self.running)
         try:
@@ -109,8 +111,11 @@ class ChatServer:
         handler.send_response(answer.status)
         for name, value in {"Content-Type": "application/json", **answer.headers}.items():
             handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(answer.body)))
+        if answer.how != "flood":
+            handler.send_header("Content-Length", str(len(answer.body)))
         handler.end_headers()
+        while answer.how == "flood" and not self.closing.is_set():
+            handler.wfile.write(answer.body)  # until the client hangs up
         if answer.how == "drip":
             while not self.closing.wait(0.01):
                 handler.wfile.write(b" ")

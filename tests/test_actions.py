@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixel_env.actions import SCHEMAS, Answer, CropImage, Malformed, SelectFrames, last_answer, parse, render
+from benchmarks.text_promises import PIECES, check_growth
+from pixel_env import actions
+from pixel_env.actions import (
+    MAX_TURN_CHARACTERS,
+    SCHEMAS,
+    Answer,
+    CropImage,
+    Malformed,
+    SelectFrames,
+    last_answer,
+    parse,
+    render,
+)
 
 BOX = (12.0, 30.0, 50.0, 60.0)
 CROP = '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [12, 30, 50, 60], "target_image": 1}}</tool_call>'
@@ -229,10 +241,21 @@ def test_short_calls_are_found_as_by_two_plain_patterns(text: str) -> None:
         assert isinstance(action, Malformed) and f"got {len(complete)} calls" in action.reason
 
 
-def test_time_is_linear_in_the_length() -> None:
-    # Each of these took time quadratic in its length in a naive reader; a megabyte would take minutes.
-    for piece in ("<tool_call>", "</tool_call>", "\\boxed{", "crop_image([", "<answer>", "</answer>", "{", "}"):
-        parse(piece * (1_000_000 // len(piece)))
+@pytest.mark.parametrize("piece", PIECES)
+def test_time_is_linear_in_the_length(piece: str) -> None:
+    """Most of these took time quadratic in their number in a naive reader."""
+    check_growth(piece, (MAX_TURN_CHARACTERS // 8, MAX_TURN_CHARACTERS))
+
+
+def test_time_that_is_quadratic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(text: str, schemas: object) -> tuple[list[object], int]:
+        for begin in range(0, len(text), 4):
+            text[begin:].find("</tool_call>")
+        return [], -1
+
+    monkeypatch.setattr(actions, "_tagged_calls", slow)
+    with pytest.raises(AssertionError, match="parse took"):
+        check_growth("{", (MAX_TURN_CHARACTERS // 8, MAX_TURN_CHARACTERS), tries=1)
 
 
 def test_schemas_describe_what_parse_accepts() -> None:

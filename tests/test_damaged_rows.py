@@ -37,9 +37,9 @@ from pixel_env.tasks.sources import DamagedMedia
 
 HUGE = 10**400
 NUMBERS: list[Any] = [None, True, -1, 0, 1e308, -1e308, float("inf"), float("nan"), HUGE, -HUGE]
-TEXTS: list[Any] = ["", "x", ".", "./", "..", "/", ":", "\ud800", "a\0b", "a" * 300, "x/" * 400, "A" * 70_000, "[" * 5000]
+TEXTS: list[Any] = ["", "x", ".", "./", "..", "/", ":", "\ud800", "a\0b", "a" * 300, "x/" * 400, "A" * 70_000]
 LISTS: list[Any] = [[], [[]], [None], [HUGE], [[HUGE] * 4], [1, 2, 3, HUGE], [0, HUGE], ["."], {}, {"a": HUGE}, [{}]]
-JUNK = [*NUMBERS, *TEXTS, *LISTS, f"[[1, 2, 3, {HUGE}]]", [{"role": "user", "content": "x"}] * 3]
+JUNK = [*NUMBERS, *TEXTS, *LISTS, "[" * 5000, f"[[1, 2, 3, {HUGE}]]", [{"role": "user", "content": "x"}] * 3]
 
 
 class Altered:

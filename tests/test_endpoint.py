@@ -1,20 +1,24 @@
 """A server that breaks in every way, and what is said about it."""
 
 import asyncio
+import gzip
 import logging
 import socket
+import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from typing import Any
 
 import pytest
-from chat_server import Answer, ChatServer, completion, refusal, serving
+from chat_server import PATIENCE, Answer, ChatServer, completion, refusal, serving
 
 from agents import endpoint
 from agents.endpoint import Endpoint, EndpointError, retry_after
 from agents.replies import Reply
+from pixel_env.actions import MAX_TURN_CHARACTERS
 
 KEY = "sk-secret-0123456789"
 GOOD = completion("Hm.")
@@ -73,10 +77,9 @@ def error_of(asked: Endpoint) -> str:
         Answer(b""),
         completion(None, choices=[]),
         completion(None, choices=[{"index": 0, "finish_reason": "stop", "message": None}]),
-        Answer(GOOD.body, 302, {"Location": "/v1/chat/completions"}),
         Answer(b"", 204),
     ],
-    ids=["500", "503", "429", "half", "cut", "html", "empty", "no-choices", "no-message", "circle", "204"],
+    ids=["500", "503", "429", "half", "cut", "html", "empty", "no-choices", "no-message", "204"],
 )
 def test_what_passes_is_asked_again(fault: Answer, pauses: list[float]) -> None:
     with asking(fault, fault, GOOD) as (server, asked):
@@ -94,6 +97,54 @@ def test_an_answer_without_end_is_given_up(how: str) -> None:
     with asking(Answer(GOOD.body, how=how), timeout=0.1, retries=1) as (server, asked):
         message = error_of(asked)
         assert "got no complete answer within 0.1 s after 2 tries in 0 s; raise timeout and deadline" in message
+
+
+def test_an_answer_without_end_that_is_fast_is_given_up() -> None:
+    for status in (200, 500):
+        with asking(Answer(b"x" * 2**20, status, how="flood"), GOOD) as (server, asked):
+            assert ask(asked) == REPLY
+            assert len(server.bodies) == 2
+    with asking(Answer(b"x" * 2**20, how="flood"), retries=0) as (server, asked):
+        assert "got an answer of more than 8388608 bytes; look at the server's log" in error_of(asked)
+
+
+@pytest.mark.parametrize("status", [200, 302, 400])
+def test_a_compressed_answer_is_not_unpacked(status: int) -> None:
+    """What is small when it is sent may be as large as it likes when it is unpacked."""
+    bomb = gzip.compress(b" " * 2**27, 1)
+    with asking(Answer(bomb, status, {"Content-Encoding": "gzip"})) as (server, asked):
+        tracemalloc.start()
+        message = error_of(asked)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "got an answer in the coding 'gzip'; have the server send it as it is" in message
+        assert len(server.bodies) == 1 and peak < 2**24
+        assert server.codings == ["identity"]
+
+
+@pytest.mark.parametrize("charset", ["zlib", "hex", "base64", "bz2", "rot13", "utf-16", "no-such"])
+def test_a_character_set_is_not_taken_from_the_server(charset: str) -> None:
+    """Some of Python's codecs are no character sets, and raise what nobody expects of one."""
+    said = {"Content-Type": f"application/json; charset={charset}"}
+    with asking(Answer(GOOD.body, headers=said)) as (_, asked):
+        assert ask(asked) == REPLY
+    with asking(Answer(b'{"error": "caf\xc3\xa9 \xff"}', 400, said)) as (_, asked):
+        assert 'got status 400, {"error": "caf\u00e9 \ufffd"}' in error_of(asked)
+
+
+def test_a_reply_longer_than_a_turn_does_not_travel_on() -> None:
+    with asking(completion("x" * (MAX_TURN_CHARACTERS + 1)), retries=0) as (_, asked):
+        assert f"expected a reply of at most {MAX_TURN_CHARACTERS} characters, got 262145" in error_of(asked)
+    with asking(completion("x" * MAX_TURN_CHARACTERS)) as (_, asked):
+        assert len(ask(asked).text) == MAX_TURN_CHARACTERS
+
+
+def test_no_request_is_sent_on() -> None:
+    with serving(lambda *_: GOOD) as other:
+        there = Answer(b"", 307, {"Location": f"{other.url}/chat/completions"})
+        with asking(there) as (_, asked):
+            assert "got status 307, without a word; give as base_url the address that" in error_of(asked)
+        assert other.bodies == []
 
 
 def test_retry_after_is_honoured(pauses: list[float]) -> None:
@@ -186,7 +237,15 @@ def test_the_key_of_the_environment_and_none(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_more_requests_at_once_than_allowed() -> None:
     with asking(GOOD, concurrency=3) as (server, asked):
-        server.answer = lambda *_: time.sleep(0.02) or GOOD  # type: ignore[func-returns-value]
+        together = threading.Event()
+
+        def answer(*_: Any) -> Answer:
+            if server.running >= 3:
+                together.set()
+            together.wait(PATIENCE)
+            return GOOD
+
+        server.answer = answer
 
         async def many() -> list[Reply]:
             return await asyncio.gather(*(asked.ask("tiny", lambda: {"model": "t", "messages": []}) for _ in range(12)))

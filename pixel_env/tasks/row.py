@@ -18,6 +18,9 @@ from pixel_env.tasks.tables import Table
 from pixel_env.tasks.task import Cue, Task
 
 MAX_TEXT = 2**16
+MOST_VALUES = 50
+"""Of accepted answers of the kind value: an answer is compared with each, in a process, for seconds at worst."""
+
 MOST = 1e9
 """Of a number of pixels or seconds; sums and products of two stay far from what a float can hold."""
 
@@ -190,12 +193,17 @@ class Row:
         return self.task(question, media, answers, answer_kind="choice", choices=tuple(choices), **others)
 
     def task(self, question: str, media: Source, answers: Sequence[str], **others: Any) -> Task:
-        """Make a task; without ``answer_kind`` it is a number where all answers are, else a text."""
+        """Make a task; without ``answer_kind`` it is a number where all answers are, else a text.
+
+        Each accepted answer has to be right by itself; that costs time linear in their number.
+        """
         fields: dict[str, Any] = {"suite": self.name, "answer_kind": answer_kind(answers)} | others
         task = Task(f"{self.name}-{self.number}", fields.pop("suite"), question, media, tuple(answers), **fields)
+        if task.answer_kind == "value" and len(answers) > MOST_VALUES:
+            raise self.error(f"expected at most {MOST_VALUES} answers of the kind value, got {len(answers)}; keep some")
         if task.answer_kind != "choice":
             try:
-                legible = all(grade(task, answer).correct for answer in answers)
+                legible = all(grade(replace(task, answers=(answer,)), answer).correct for answer in answers)
             except ValueError as error:  # a number that is none
                 raise self.error(str(error)) from error
             if not legible:

@@ -4,6 +4,7 @@ A path alone means our own JSON Lines. The exit status is 1 if there is a proble
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,4 +78,5 @@ def _opened(given: str) -> FileTasks:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("PIXEL_ENV_DECODE_IN_PROCESS", "1")  # a decoder that crashes costs one task, not the list
     sys.exit(main())
