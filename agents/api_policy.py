@@ -33,6 +33,7 @@ class EndpointPolicy:
         asked: Tokens of the requests that this policy sent.
         reused: Tokens of the replies that it found in the cache instead.
         answered_by: Names of the models that answered, as the server says; another than the one asked is warned of.
+        complain: Tells of the first error that is not of the endpoint.
     """
 
     def __init__(

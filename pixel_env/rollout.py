@@ -58,12 +58,26 @@ PolicyFunction = Callable[[Conversation], str]
 """A policy as a function: writes the next turn of one conversation."""
 
 
+class Complaint:
+    """Tells of the first error that a run did not expect, with its traceback: episodes keep only the text of theirs."""
+
+    def __init__(self) -> None:
+        """Begin a run."""
+        self._told = False
+
+    def __call__(self, error: Exception) -> None:
+        """Log an error, unless there was one before."""
+        if not self._told:
+            self._told = True
+            logger.warning("an episode ended in an error; those after it are only counted", exc_info=error)
+
+
 class OneByOne:
     """A function as a policy: what it raises in one conversation is the error of that one."""
 
     def __init__(self, function: PolicyFunction) -> None:
         """Ask `function` for every turn."""
-        self.function = function
+        self.function, self._complain = function, Complaint()
 
     def act(self, conversations: Sequence[Conversation]) -> list[str | Exception]:
         """Return one turn a conversation, or what the function raised."""
@@ -73,6 +87,7 @@ class OneByOne:
         try:
             return self.function(conversation)
         except Exception as error:
+            self._complain(error)
             return error
 
 
@@ -140,20 +155,6 @@ class Episode:
     def trajectory(self, kind: str = "rollout") -> Trajectory:
         """Return the record so far."""
         return self._recorder.trajectory(kind, self.error)
-
-
-class Complaint:
-    """Tells of the first error that a run did not expect, with its traceback: episodes keep only the text of theirs."""
-
-    def __init__(self) -> None:
-        """Begin a run."""
-        self._told = False
-
-    def __call__(self, error: Exception) -> None:
-        """Log an error, unless there was one before."""
-        if not self._told:
-            self._told = True
-            logger.warning("an episode ended in an error; those after it are only counted", exc_info=error)
 
 
 def rollout(

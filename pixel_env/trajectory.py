@@ -339,14 +339,13 @@ def made_as(trajectory: Trajectory, operations: Mapping[str, Operation] | None =
         ValueError: another id or none; a task set in memory, or an `Operation`, that the record does not hold.
     """
     if trajectory.env_id not in ENVIRONMENTS:
-        raise ValueError(
-            f"expected an environment of {', '.join(ENVIRONMENTS)}, got {trajectory.env_id!r}; pass your own as `env`"
-        )
+        known = ", ".join(ENVIRONMENTS)
+        raise ValueError(f"expected an environment of {known}, got {trajectory.env_id!r}; pass the same one as `env`")
     kwargs = dict(trajectory.env_kwargs)
     if (tasks := kwargs.get("tasks")) is not None and ":" not in str(tasks):
         raise ValueError(
-            f"it was played on a task set in memory ({tasks}), which the record does not hold; pass the same "
-            "environment as `env`"
+            f"it was played on a task set in memory ({tasks}), which the record does not hold; "
+            "pass the same one as `env`"
         )
     if operations and "operations" in kwargs:
         kwargs["operations"] = [operations.get(name, name) for name in kwargs["operations"]]

@@ -156,7 +156,7 @@ def test_a_bad_tool_call_is_answered_by_the_environment(name: str, arguments: st
     assert played.num_errors == 1 and played.terminated
 
 
-def test_one_failing_conversation_costs_the_others_nothing() -> None:
+def test_one_failing_conversation_costs_the_others_nothing(caplog: Any) -> None:
     talks = [conversation(task) for task in range(4)]
     bad = talks[2].observations[0]["text"].split("\n")[1]
     talks[3].observations[0] = {"text": "no picture", "images": talks[3].observations[0]["images"]}
@@ -170,6 +170,7 @@ def test_one_failing_conversation_costs_the_others_nothing() -> None:
         assert isinstance(refused, endpoint.EndpointError) and "too long" in str(refused)
         assert isinstance(unsent, ValueError) and "expected 0 images" in str(unsent)
         assert len(server.bodies) == 3
+    assert sorted("Traceback" in (record.exc_text or "") for record in caplog.records) == [False, True]
 
 
 @pytest.mark.parametrize("play_with", [rollout, rollout_endpoint])

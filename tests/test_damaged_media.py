@@ -50,6 +50,16 @@ def turned() -> bytes:
     return encoded(RAMP, "JPEG", exif=exif, quality=95)
 
 
+def grey_tiff(bits: int) -> bytes:
+    """A TIFF of 4 x 2 grey values of 12 or 16 bits, half of what they can hold: no library at hand writes 12."""
+    value = f"{1 << bits - 1:0{bits}b}"
+    data = int(value * 8, 2).to_bytes(bits)
+    tags = {256: 4, 257: 2, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags.items())
+    file = struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data
+    return file + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 # What is in the file, and what (x, y) of the picture has to look like: red, green, blue, within 20.
 SHOWN: dict[str, tuple[Callable[[], bytes], tuple[int, int], tuple[int, int], tuple[int, int, int]]] = {
     "jpeg": (lambda: encoded(RAMP, "JPEG", quality=95), (64, 48), (63, 0), (255, 0, 0)),
@@ -58,6 +68,7 @@ SHOWN: dict[str, tuple[Callable[[], bytes], tuple[int, int], tuple[int, int], tu
     "cmyk": (lambda: encoded(RAMP.convert("CMYK"), "JPEG", quality=95), (64, 48), (63, 0), (255, 0, 0)),
     "16 bits a grey": (lambda: encoded(GREY16, "PNG"), (64, 48), (32, 24), (128, 128, 128)),
     "16 bits a grey, tiff": (lambda: encoded(GREY16, "TIFF"), (64, 48), (63, 47), (255, 255, 255)),
+    "12 bits a grey": (lambda: grey_tiff(12), (4, 2), (1, 0), (128, 128, 128)),
     "1 bit": (lambda: encoded(Image.new("1", (64, 48), 1), "PNG"), (64, 48), (9, 9), (255, 255, 255)),
     "palette": (with_palette, (64, 48), (5, 5), (0, 255, 0)),
     "palette, clear": (with_palette, (64, 48), (50, 5), (255, 255, 255)),
@@ -107,6 +118,14 @@ REFUSED = {
     "large": (png(9_000, 9_000), "expected 1 to 67108864 pixels, got 81000000"),
     "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot identify"),
     "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="/etc/passwd"/></svg>', "cannot identify"),
+    "grey of 32 bits": (
+        encoded(Image.new("I", (64, 48), 65535), "TIFF"),
+        "expected grey of 8 or 16 .*mode I",
+    ),
+    "grey as fractions": (
+        encoded(Image.new("F", (64, 48), 0.5), "TIFF"),
+        "expected grey of 8 or 16 .*mode F",
+    ),
     "other format": (encoded(RAMP, "PPM"), "cannot identify"),
 }
 
@@ -171,6 +190,20 @@ def by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("cannot find video stream")
 
     monkeypatch.setattr(decoding, "read_with_decord", refuse)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ImportError("libav of another version")])
+def test_what_is_no_fault_of_the_video_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> list[np.ndarray]:
+        raise error
+
+    path = write_coded(tmp_path / "a.mp4", list(range(8)))
+    monkeypatch.setattr(decoding, "_runs", lambda packets, wanted: [])  # no key frame leads anywhere
+    monkeypatch.setattr(decoding, "read_with_decord", refuse)
+    with pytest.raises(MediaError, match=str(error)):
+        VideoFile(path).frame(0)
 
 
 @pytest.mark.usefixtures("by_pyav")

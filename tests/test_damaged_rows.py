@@ -28,10 +28,12 @@ from layouts import (
     zoombench_rows,
 )
 
+from pixel_env import grading
 from pixel_env.decoding import MediaError
+from pixel_env.grading import grade
 from pixel_env.policies import DirectPolicy
 from pixel_env.rollout import rollout
-from pixel_env.tasks import FORMATS, FileTasks, Task, load_tasks
+from pixel_env.tasks import FORMATS, FileTasks, Task, load_tasks, row
 from pixel_env.tasks.records import Fields
 from pixel_env.tasks.sources import DamagedMedia
 
@@ -150,6 +152,25 @@ def test_a_damaged_row_costs_its_episode(tmp_path: Path) -> None:
     assert "own.jsonl, row 1 (the first is 0): image: expected a path relative to the data root, got '.'" in (
         episodes[1].error or ""
     )
+
+
+# --- many answers -----------------------------------------------------------------------------------------------------
+
+
+def test_opening_a_row_grades_each_answer_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png")
+    asked = {"image": "a.png", "question": "Which?"}
+    rows = [asked | {"answer": [f"{number} ab" for number in range(200)], "kind": "text"}]
+    rows += [asked | {"answer": list(range(count)), "kind": "value"} for count in (50, 51)]
+    compared: list[str] = []
+    monkeypatch.setattr(grading, "compare", lambda gold, answer: compared.append(answer) or "equal")
+    graded: list[int] = []
+    monkeypatch.setattr(row, "grade", lambda task, answer: graded.append(len(task.answers)) or grade(task, answer))
+    tasks = load_tasks("jsonl", write_lines(tmp_path / "own.jsonl", rows))
+    assert len(tasks[0].answers) == 200 and graded == [1] * 200
+    assert len(tasks[1].answers) == 50 and len(compared) == 50
+    with pytest.raises(MediaError, match="expected at most 50 answers of the kind value, got 51; keep some"):
+        tasks[2].media.frame(0)
 
 
 # --- files that are found by name -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,26 @@ def test_threads_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert found == {number: "equal" if number < 3 else "different" for number in range(9)}
+
+
+BROKEN = {
+    "raises": ("def parse(text): raise ImportError('antlr4 of another version')\n", "ImportError: antlr4 of another"),
+    "finds nothing": ("def parse(text): return []\n", "it does not find 1/2 equal to 0.5"),
+    "ends": ("import os\nos._exit(3)\n", "its process ended"),
+}
+
+
+@pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_math_verify_is_an_error_and_no_wrong_answer(
+    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "math_verify.py").write_text(f"{source}def verify(gold, answer): return gold == answer != []\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    checker = equivalence._Checker()
+    for _ in range(2):  # also the second time
+        with pytest.raises(RuntimeError, match=rf"expected a math-verify that works, got: {said}.*; install it again"):
+            checker.ask("1", "1", 30.0)
+    assert checker._child is None
 
 
 def test_without_math_verify(monkeypatch: pytest.MonkeyPatch) -> None:

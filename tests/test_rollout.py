@@ -107,7 +107,7 @@ def test_tasks_by_id() -> None:
     assert played.task_id == tasks[7].task_id
 
 
-def test_a_policy_that_fails_breaks_off_its_own_episodes_only() -> None:
+def test_a_policy_that_fails_breaks_off_its_own_episodes_only(caplog: pytest.LogCaptureFixture) -> None:
     bad = ProceduralTasks(("search", "count", "read"), preset="micro")[2].task_id
     played = rollout(FailsOn(bad), ZOOM, range(4), group_size=2, preset="micro", progress=False)
     assert [trajectory.error for trajectory in played] == [None] * 4 + ["TimeoutError: no reply in 30 s"] * 2 + [
@@ -116,6 +116,8 @@ def test_a_policy_that_fails_breaks_off_its_own_episodes_only() -> None:
     assert all(trajectory.turns == () and not trajectory.terminated for trajectory in played[4:6])
     assert all(trajectory.first_observation for trajectory in played[4:6])
     assert evaluate(played).overall.errors == 2
+    [told] = caplog.records  # once, with where it came from
+    assert "Traceback" in caplog.text and "in act" in caplog.text and told.levelname == "WARNING"
 
 
 def test_an_exception_in_place_of_a_text_is_the_error_of_one_episode() -> None:
@@ -142,18 +144,22 @@ def test_a_function_is_a_policy() -> None:
     assert played == rollout(same, ZOOM, range(4), group_size=2, preset="micro", progress=False)
 
 
-def test_a_function_that_raises_is_asked_once_and_breaks_off_that_episode_only() -> None:
+def test_a_function_that_raises_is_asked_once_and_breaks_off_that_episode_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     asked: list[str] = []
 
     def fails_on_the_third(conversation: Conversation) -> str:
         asked.append(conversation.task_id)
-        if len(asked) == 3:
+        if len(asked) >= 3:
             raise TimeoutError("no reply in 30 s")
         return r"\boxed{A}"
 
     played = rollout(fails_on_the_third, ZOOM, range(4), preset="micro", progress=False)
-    assert [trajectory.error for trajectory in played] == [None, None, "TimeoutError: no reply in 30 s", None]
+    late = "TimeoutError: no reply in 30 s"
+    assert [trajectory.error for trajectory in played] == [None, None, late, late]
     assert len(asked) == 4
+    assert len(caplog.records) == 1 and "in fails_on_the_third" in caplog.text
 
 
 def test_what_can_be_called_and_has_act_is_asked_by_act() -> None:

@@ -1,5 +1,6 @@
 """The warm start: what is trained, that prompts are those of acting, and that a resumed run is the same run."""
 
+import dataclasses
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -173,6 +174,8 @@ def test_examples_outside_the_cache_are_played_again(made: list[Trajectory], enc
         assert all(map(np.array_equal, kept[index].images, played[index].images))
     with pytest.raises(ValueError, match="at least one trajectory"):
         Examples(encoder, [])
+    with pytest.raises(ValueError, match=r"expected an environment of PixelReason-Zoom-v0, .*, got 'module:Foo-v0'"):
+        Examples(encoder, [dataclasses.replace(made[0], env_id="module:Foo-v0")])
 
 
 def test_a_person_can_demonstrate(encoder: ChatEncoder, tmp_path: Path) -> None:

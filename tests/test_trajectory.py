@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import pixel_env
+from agents.message_files import write_message_lists
 from pixel_env.operations import View
+from pixel_env.playback import Player
 from pixel_env.policies import OraclePolicy, RandomPolicy
 from pixel_env.rollout import Episode, rollout
 from pixel_env.tasks import Cue, ProceduralTasks
-from pixel_env.trajectory import Trajectory, Turn, cue_coverage, digest, load_jsonl, replay, save_jsonl
+from pixel_env.trajectory import Trajectory, Turn, cue_coverage, digest, load_jsonl, made_as, replay, save_jsonl
 
 MIXED = "PixelReason-Mixed-v0"
 
@@ -44,6 +46,7 @@ def test_storage_keeps_any_text_a_policy_may_write(trajectories: list[Trajectory
         ("", "Expecting value"),  # an empty line
         ("{", "Expecting"),  # cut off
         ("[]", "a JSON object with turns"),  # not an object
+        ("[" * 100_000, "nested too deeply"),  # would exhaust the stack of the reader
         ('{"turns": [{}]}', "fields of a trajectory: 'image_digests'"),  # a turn without fields
         ('{"turns": [], "first_digests": [], "colour": 1}', "unexpected keyword argument 'colour'"),  # unknown field
         ('{"turns": [], "first_digests": []}', "missing .* required keyword-only arguments"),  # missing fields
@@ -108,6 +111,22 @@ def test_replay_of_an_environment_without_an_id() -> None:
     with pytest.raises(ValueError, match="pass the same one as `env`"):
         replay(played)
     assert replay(played, env) == played
+
+
+@pytest.mark.parametrize("env_id", ["a_module_of_a_stranger:Foo-v0", "CartPole-v1", "PixelReason-Zoom-v1"])
+def test_a_trajectory_of_a_stranger_imports_and_makes_nothing(
+    trajectories: list[Trajectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_id: str
+) -> None:
+    (tmp_path / "a_module_of_a_stranger.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    foreign = Trajectory.from_json(dataclasses.replace(trajectories[0], env_id=env_id).to_json())
+    made = "expected an environment of PixelReason-Zoom-v0, .*; pass the same one as `env`"
+    for make in (made_as, replay, lambda t: write_message_lists([t], tmp_path / "lists")):
+        with pytest.raises(ValueError, match=made):
+            make(foreign)
+    assert Player().play(foreign).problem.startswith("cannot be played again: ValueError: expected an environment of ")
+    env = gym.make(MIXED, preset="micro")
+    assert replay(foreign, env).turns == foreign.turns  # one's own is asked for by name of nobody
 
 
 def test_a_trajectory_says_what_happened() -> None:
