@@ -1,10 +1,10 @@
 """Look for a text that breaks the readers of what models write, guided by which lines of them it reaches.
 
     pip install atheris                                            # an environment of its own will do
-    python benchmarks/fuzz_text.py --runs 10000000                 # in parts of 100,000 inputs
+    python benchmarks/fuzz_text.py --runs 10000000                 # in parts of 20,000 inputs
 
 What has to hold is in `text_promises.py`. Inputs are texts of at most `--longest` bytes of UTF-8, others than UTF-8 as
-halves of surrogate pairs; the first of a part, and one in 50,000 after it, is also repeated to the longest turn that is
+halves of surrogate pairs; the first of a part, and one in 5,000 after it, is also repeated to the longest turn that is
 read, to see time grow with the length. Each part of a run is added to the JSON file when it is done, with its commit,
 and the inputs that reached something new are kept in `--corpus`, so a run can be stopped at any time and gone on with.
 A text that breaks something ends its part; it is in the file and is printed, and the exit code is 1.
@@ -25,8 +25,9 @@ from tqdm import tqdm
 from benchmarks.provenance import RESULTS, provenance
 from pixel_env.journal import replace_text
 
-PART = 100_000
-EVERY = 50_000
+PART = 20_000
+"""Inputs after which results are written: so many are lost at most when a run is stopped."""
+EVERY = 5_000
 """Inputs of which one is repeated to a great length."""
 
 READERS = ("actions", "chat", "grading", "json_schema", "numerals", "operations", "prompts")
