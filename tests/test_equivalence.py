@@ -67,8 +67,8 @@ def test_threads_take_turns() -> None:
 
 
 BROKEN = {
-    "raises": ("def parse(text): raise ImportError('antlr4 of another version')\n", "ImportError: antlr4 of another"),
-    "finds nothing": ("def parse(text): return []\n", "it does not find 1/2 equal to 0.5"),
+    "raises": ("def parse(text, **_): raise ImportError('another antlr4')\n", "ImportError: another antlr4"),
+    "finds nothing": ("def parse(text, **_): return []\n", "it does not find 1/2 equal to 0.5"),
     "ends": ("import os\nos._exit(3)\n", "its process ended"),
 }
 
@@ -77,7 +77,7 @@ BROKEN = {
 def test_a_broken_math_verify_is_an_error_and_no_wrong_answer(
     source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "math_verify.py").write_text(f"{source}def verify(gold, answer): return gold == answer != []\n")
+    (tmp_path / "math_verify.py").write_text(f"{source}def verify(gold, answer, **_): return gold == answer != []\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     checker = equivalence._Checker()
     for _ in range(2):  # also the second time
