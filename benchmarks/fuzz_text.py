@@ -30,8 +30,10 @@ PART = 20_000
 EVERY = 5_000
 """Inputs of which one is repeated to a great length."""
 
-READERS = ("actions", "chat", "grading", "json_schema", "numerals", "operations", "prompts")
-READERS += ("released_grading", "released_protocol")
+READERS = (
+    *("actions", "chat", "grading", "json_schema", "numerals", "operations", "prompts", "released_grading"),
+    "released_protocol",
+)
 PROMISES = ("reading", "grading", "chat", "page")
 SEEDS = (
     '<tool_call>{"name": "crop_image", "arguments": {"bbox_2d": [1, 3.5, 1e309, NaN], "target_image": 1}}</tool_call>',

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, TypeGuard
 
 from pixel_env.decoding import decode, sampled_times
 from pixel_env.grading import grade, normalise
@@ -246,6 +246,6 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_measure, value))
 
 
-def _is_measure(value: Any) -> bool:
+def _is_measure(value: Any) -> TypeGuard[int | float]:
     """Whether a value of JSON is a number of at most `MOST`; compared as it is, since no float holds every integer."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
