@@ -179,12 +179,15 @@ def test_options_of_commands_exist(command: str) -> None:
 
 
 def trainings() -> list[list[str]]:
-    """Return the arguments of every documented run of train_vlm.py from real weights, without its data."""
+    """Return the arguments of every documented run of train_vlm.py from real weights, without its data and server."""
     found = [words for command in COMMANDS for run, words in parts(command) if run[-1] == "agents/train_vlm.py"]
     real = [words for words in found if "--model" in words]
-    return [re.sub(r" --(sft|rl|test)-data( (?!-)\S+)+", "", " ".join(["", *words])).split() for words in real]
+    return [
+        re.sub(r" --((sft|rl|test)-data|rollouts)( (?!-)\S+)+", "", " ".join(["", *words])).split() for words in real
+    ]
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
 @pytest.mark.parametrize("arguments", trainings(), ids=" ".join)
 def test_runs_from_real_weights_are_planned(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
