@@ -179,7 +179,7 @@ def test_options_of_commands_exist(command: str) -> None:
 
 
 def trainings() -> list[tuple[str, bool]]:
-    """Return the arguments of every documented run from real weights, without data and server, and if it is one process."""
+    """Return the arguments of runs from real weights, without data and server, and whether each is one process."""
     found = [
         (" ".join(["", *words]), len(parts(command)) == 1)
         for command in COMMANDS
@@ -194,7 +194,7 @@ def trainings() -> list[tuple[str, bool]]:
 def test_runs_from_real_weights_are_planned(
     arguments: str, alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With `--plan`, as on a GPU, from the configuration of the model; what is said to be for one GPU fits its 80 GB."""
+    """With `--plan`, as on a GPU, from the configuration of the model; what is for one GPU fits its 80 GB."""
     (model,) = re.findall(r"--model (\S+)", arguments)
     write_json(tmp_path / "config.json", CONFIG_3B if "3B" in model else CONFIG_7B)
     words = [*arguments.replace(model, str(tmp_path)).split(), "--out", str(tmp_path / "run")]
