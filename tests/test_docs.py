@@ -3,17 +3,21 @@
 import ast
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from functools import cache
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_layout import CONFIG_3B, CONFIG_7B, write_json
 
+from agents import train_vlm
 from agents.group_rewards import COLUMNS, TERMS, step_metrics
 from pixel_env.env import PixelReasonEnv
 from pixel_env.metrics import PANELS
@@ -29,6 +33,8 @@ HANDED_ON = {
     "benchmarks/table1.py": "benchmarks/evaluate.py",
 }
 """Commands that hand options on to another one."""
+VLLM = {"--mm-processor-kwargs"}
+"""What `trl vllm-serve` hands on to vLLM, which is not installed here."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,16 @@ def test_every_metric_is_told() -> None:
     assert logged - page == set()
 
 
+def test_every_figure_of_ppo_is_told() -> None:
+    logging = (ROOT / "baselines" / "ppo_callback.py").read_text(encoding="utf-8")
+    cloning = (ROOT / "baselines" / "cloning.py").read_text(encoding="utf-8")
+    (names,) = re.findall(r"for name, value in zip\((\(.*?\)), figures", cloning)
+    logged = {*re.findall(r'"(episode/\w+)"', logging), *(f"cloning/{name}" for name in ast.literal_eval(names))}
+    assert len(logged) == 5 + 3 and 'f"reward/{name}"' in logging and 'f"cloning/{name}"' in cloning
+    told = re.findall(r"`((?:episode|cloning|reward)/\w+)`", PAGES["baselines.md"])
+    assert {*told} == logged | {f"reward/{term}" for term in TERMS}
+
+
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +96,9 @@ def test_every_metric_is_told() -> None:
 def texts() -> tuple[str, ...]:
     """Every text in the code, with ``...`` for what is filled in."""
     found = [(ROOT / "Makefile").read_text(encoding="utf-8").replace("%d.%d", "...").replace("$(PYTHON)", "...")]
-    for path in (path for folder in ("pixel_env", "agents", "benchmarks") for path in (ROOT / folder).rglob("*.py")):
+    for path in (
+        path for folder in ("pixel_env", "agents", "baselines", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
@@ -106,55 +124,113 @@ def commands(text: str) -> set[str]:
     lines = [line for block in shell for line in block.splitlines()]
     rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
-    return {line.split(" #")[0].strip() for line in lines if re.match("python (?!-c)", line)}
+    return {line.split(" #")[0].strip() for line in lines if COMMAND.match(line)}
+
+
+COMMAND = re.compile(r"(\w+=\S+ +)*(python (?!-c)|accelerate launch |torchrun |trl )")
+ENV = {
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "HF_HUB_OFFLINE": "1",
+}
+COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
 
 
 @cache
 def help_of(*command: str) -> str:
-    told = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, env=os.environ | ENV
-    )
+    told = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, env=os.environ | ENV)
     assert told.returncode == 0, told.stderr
     return told.stdout
 
 
-ENV = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "HF_HUB_OFFLINE": "1"}
-COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
+def parts(command: str) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Return what is run by a command line, a launcher and what it launches apart, each with its arguments."""
+    words = list(dropwhile(re.compile(r"\w+=").match, shlex.split(command)))
+    if words[:2] == ["python", "-m"]:
+        return [(tuple(words[:3]), words[3:])]
+    if words[0] == "trl":
+        return [(tuple(words[:2]), words[2:])]
+    script = next((k for k, word in enumerate(words) if word.endswith(".py")), len(words))
+    launcher = {"accelerate": 2}.get(words[0], 1)
+    launched = [(("python", words[script]), words[script + 1 :])] if script < len(words) else []
+    return launched if words[0] == "python" else [(tuple(words[:launcher]), words[launcher:script]), *launched]
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) > 40
+    assert len(COMMANDS) > 60
+    first, second = parts("OMP_NUM_THREADS=1 accelerate launch --config_file a.yaml agents/train_vlm.py --lora 2")
+    assert first == (("accelerate", "launch"), ["--config_file", "a.yaml"])
+    assert second == (("python", "agents/train_vlm.py"), ["--lora", "2"])
+    assert parts("X=1 python -m pixel_env.view a -o b") == [(("python", "-m", "pixel_env.view"), ["a", "-o", "b"])]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of_commands_exist(command: str) -> None:
-    words = shlex.split(command)[1:]
-    script = words[:2] if words[0] == "-m" else words[:1]
-    if words[0] == "-m":
-        assert importlib.util.find_spec(words[1]) is not None
-    else:
-        assert (ROOT / words[0]).is_file()
-    options = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} - {"-m"}
-    if not options:
-        return
-    told = help_of(*script) + (help_of(HANDED_ON[words[0]]) if words[0] in HANDED_ON else "")
-    assert {option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", told)} == set()
+    for run, words in parts(command):
+        if run[0] == "python":
+            assert importlib.util.find_spec(run[2]) if run[1] == "-m" else (ROOT / run[1]).is_file()
+        options = {word for word in words if re.fullmatch(r"--?[a-z][\w-]*", word)} - (
+            VLLM if run[0] == "trl" else set()
+        )
+        if not options:
+            continue
+        told = help_of(*run) + (help_of("python", HANDED_ON[run[1]]) if run[-1] in HANDED_ON else "")
+        assert {option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", told)} == set()
+
+
+def trainings() -> list[tuple[str, bool]]:
+    """Return the arguments of runs from real weights, without data and server, and whether each is one process."""
+    found = [
+        (" ".join(["", *words]), len(parts(command)) == 1)
+        for command in COMMANDS
+        for run, words in parts(command)
+        if run[-1] == "agents/train_vlm.py" and "--model" in words
+    ]
+    return [(re.sub(r" --((sft|rl|test)-data|rollouts)( (?!-)\S+)+", "", words), alone) for words, alone in found]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
+@pytest.mark.parametrize(("arguments", "alone"), trainings())
+def test_runs_from_real_weights_are_planned(
+    arguments: str, alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `--plan`, as on a GPU, from the configuration of the model; what is for one GPU fits its 80 GB."""
+    (model,) = re.findall(r"--model (\S+)", arguments)
+    write_json(tmp_path / "config.json", CONFIG_3B if "3B" in model else CONFIG_7B)
+    words = [*arguments.replace(model, str(tmp_path)).split(), "--out", str(tmp_path / "run")]
+    assert train_vlm.main([*words, "--dtype", "bfloat16", "--memory", "80", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert f"{'3.75' if '3B' in model else '8.29'} billion weights" in said
+    assert "fits in 80.0 GB" in said or not alone, said
+
+
+def log_runs(text: str) -> None:
+    """Write what the runs logged whose curves a page draws."""
+    drawn = [line for line in commands(text) if line.startswith("python -m pixel_env.plot")]
+    for seed, run in enumerate(sorted({Path(name) for line in drawn for name in re.findall(r"runs/[\w-]+", line)})):
+        run.mkdir(parents=True)
+        rows = [{"stage": "rl", "step": k, "correctness": 0.1 * k, "rapr": 0.5, "entropy": 1.0} for k in (1, 2, 3)]
+        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row | {'rapr_needed': 0.6})}\n" for row in rows))
+        (run / "config.json").write_text(json.dumps({"settings": {"seed": seed}}))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```sh\n" in text])
 def test_blocks_of_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block marked `sh` runs, in the folder in which the Python blocks above it ran."""
+    """A block marked `sh` runs in a checkout, in which the Python blocks above it ran."""
     monkeypatch.chdir(tmp_path)
-    for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE):
-        if language == "python":
+    for folder in ("agents", "baselines", "benchmarks", "docs"):
+        Path(folder).symlink_to(ROOT / folder)
+    log_runs(PAGES[page])
+    blocks = re.findall(r"^```(python|sh)\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
+    while blocks[-1][0] == "python":
+        blocks.pop()
+    for language, block in blocks:
+        if language == "sh":
+            done = subprocess.run(["sh", "-exc", block], capture_output=True, text=True, env=os.environ | ENV)
+            assert done.returncode == 0, done.stdout + done.stderr
+        elif not block.startswith("# docs/examples/"):  # a part of a file, which tests/test_examples.py runs
             exec(compile(block, page, "exec"), {"__name__": "page"})
-        for line in block.replace("\\\n", " ").splitlines() if language == "sh" else ():
-            words = shlex.split(line)
-            assert words[0] == "python", line
-            words = [str(ROOT / word) if word.endswith(".py") else word for word in words[1:]]
-            done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=os.environ | ENV)
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
 # --- the site ---------------------------------------------------------------------------------------------------------

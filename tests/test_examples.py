@@ -78,8 +78,9 @@ def test_an_agent_is_ten_lines(name: str, what: str) -> None:
     assert code_lines(definition(name, what)) <= 10
 
 
-def test_the_learner_is_sixty_lines_and_the_task_set_two_methods() -> None:
+def test_the_learner_is_sixty_lines_the_script_for_trl_thirty_and_the_task_set_two_methods() -> None:
     assert len((EXAMPLES / "reinforce.py").read_text(encoding="utf-8").splitlines()) <= 60
+    assert code_lines((EXAMPLES / "trl_grpo.py").read_text(encoding="utf-8")) <= 30
     assert re.findall(r"^    def (\w+)", definition("custom_tasks", "Signs"), re.MULTILINE) == [
         "__len__",
         "__getitem__",

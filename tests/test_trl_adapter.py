@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -260,6 +261,14 @@ class Forced(LogitsProcessor):
         return scores
 
 
+def documented() -> dict[str, Any]:
+    """Return the options of the page's command for the micro model."""
+    page = (SCRIPT.parents[1] / "trl.md").read_text(encoding="utf-8")
+    command = page.split("```bash\npython -c ")[1].split("```")[0].replace("\\\n", " ")
+    _, *words = shlex.split(command)
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts: list[Sequence[Turn]] = [
@@ -289,11 +298,10 @@ def test_a_user_s_script_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "generate", forced)
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", noted)
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-    options = {
-        "model_name_or_path": micro.MICRO_BASE, "output_dir": tmp_path, "preset": "micro", "num_tasks": 4,
-        "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 500, "max_steps": 2,
-        "logging_steps": 1, "report_to": "none", "use_cpu": "true", "bf16": "false", "dtype": "float32",
-        "gradient_checkpointing": "false", "learning_rate": 1e-3, "save_strategy": "no", "seed": 1,
+    monkeypatch.chdir(SCRIPT.parents[2])
+    options = documented() | {
+        "output_dir": tmp_path, "num_tasks": 4, "logging_steps": 1, "gradient_checkpointing": "false",
+        "learning_rate": 1e-3, "save_strategy": "no", "seed": 1,
     }  # fmt: skip
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *(str(a) for k, v in options.items() for a in (f"--{k}", v))])
     trainer = runpy.run_path(str(SCRIPT), run_name="__main__")["trainer"]
