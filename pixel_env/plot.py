@@ -194,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _with_metrics(runs: Sequence[Path]) -> list[Path]:
-    """Leave out folders without metrics.jsonl, as ``runs/*`` has them, and say so; return all if no other run is left."""
+    """Leave out folders without metrics.jsonl, as ``runs/*`` has them, and say so; return all if all are such."""
     left_out = [run for run in runs if run.is_dir() and not (run / "metrics.jsonl").is_file()]
     if not 0 < len(left_out) < len(runs):
         return list(runs)

@@ -2,25 +2,23 @@
 
 import base64
 import fcntl
+import io
 import json
 import os
-import shutil
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from PIL import Image
 
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
+from benchmarks.headless import CHROMIUM, SWITCHES
 
 
 class Browser:
     """One page of a browser; use as a context."""
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
         ours, theirs = os.pipe(), os.pipe()  # (read, write): what it reads, what it writes
         # Copies with numbers above those that the browser wants, so that neither is overwritten before it is used.
@@ -46,9 +44,7 @@ class Browser:
         target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self._session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         self.send("Page.enable")
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.emulate()
 
     def __enter__(self) -> "Browser":
         return self
@@ -58,6 +54,12 @@ class Browser:
         os.waitpid(self._pid, 0)
         self._in.close()
         self._out.close()
+
+    def emulate(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Have a window of that many pixels, and prefer that colour scheme."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def send(self, method: str, **params: Any) -> Any:
         """Send a command and return its result; events that come before are noted by their names."""
@@ -79,11 +81,12 @@ class Browser:
         return json.loads(data)
 
     def open(self, address: str) -> None:
-        """Open an address and wait until it is loaded."""
-        self._events.clear()
-        self.send("Page.navigate", url=address)
-        while "Page.loadEventFired" not in self._events:
-            self._events.append(self._read()["method"])
+        """Open an address and wait until it is loaded, also where only its fragment differs from what is open."""
+        for url in ("about:blank", address):
+            self._events.clear()
+            self.send("Page.navigate", url=url)
+            while "Page.loadEventFired" not in self._events:
+                self._events.append(self._read()["method"])
 
     def run(self, script: str) -> Any:
         """Return what an expression of JavaScript gives, once it is there."""
@@ -124,6 +127,40 @@ class Browser:
         """Type text where the focus is."""
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path: Path) -> None:
-        """Write what is seen as PNG."""
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self) -> Image.Image:
+        """What is seen, RGB."""
+        png = base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
+        return Image.open(io.BytesIO(png)).convert("RGB")
+
+    def faint(self) -> dict[str, float]:
+        """Texts that are drawn with a contrast below 4.5 to what is behind them, WCAG 2.2's least for text, and theirs.
+
+        Text of controls that cannot be used, and what is drawn over pictures, is left out.
+        """
+        found = {}
+        for text, ink, behind in self.run(DRAWN):
+            dark, light = sorted(map(luminance, (ink, behind)))
+            if (contrast := (light + 0.05) / (dark + 0.05)) < 4.5:
+                found[text] = contrast
+        return found
+
+
+DRAWN = """[...document.querySelectorAll("body *")].flatMap(node => {
+  const own = [...node.childNodes].filter(one => one.nodeType === 3).map(one => one.data);
+  const text = own.join("").trim() || node.value;
+  if (!text || !node.checkVisibility() || node.closest("svg, script, option, :disabled")) return [];
+  let behind = node;
+  const clear = one => getComputedStyle(one).backgroundColor === "rgba(0, 0, 0, 0)";
+  while (clear(behind) && behind.parentElement) behind = behind.parentElement;
+  return [[text, getComputedStyle(node).color, getComputedStyle(behind).backgroundColor]];
+})"""
+"""Each text that is shown, its colour and that of the nearest element around it that has one."""
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance in [0, 1] of a colour as ``"rgb(R, G, B)"``, by WCAG 2.2."""
+    match = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert match, f"expected an opaque colour, got {colour}"
+    shares = [int(part) / 255 for part in match.groups()]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

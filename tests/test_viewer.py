@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -262,12 +263,34 @@ def test_the_page_asks_for_nothing_and_may_not() -> None:
     assert "default-src 'none'" in html and "innerHTML" not in html and "eval(" not in html
 
 
-def test_micro_episodes_are_small(tmp_path: Path) -> None:
+@functools.cache
+def thousand() -> str:
+    """A page of 1,000 micro episodes: 20, each 50 times as of another task, with pictures of its own."""
     made = ProceduralTasks(preset="micro")
     played = rollout(OraclePolicy(made), "PixelReason-Mixed-v0", range(20), preset="micro", progress=False)
-    html = to_html({"oracle": played})
-    assert not any(episode["problem"] for episode in block(html)["episodes"])
-    assert len(html) / 20 < 30_000  # bytes: a thousand in 30 MB
+    data = page_data({"oracle": played})
+    numbered = {"picture": len(data["pictures"]), "task": len(data["tasks"])}
+
+    def copied(value: Any, copy: int) -> Any:
+        if isinstance(value, list):
+            return [copied(item, copy) for item in value]
+        if not isinstance(value, dict):
+            return value
+        moved = {name: value[name] + copy * count for name, count in numbered.items() if name in value}
+        named = {"id": f"{value['id']}, {copy}"} if "id" in value else {}
+        return {name: copied(item, copy) for name, item in value.items()} | moved | named
+
+    lists = {name: [copied(item, copy) for copy in range(50) for item in data[name]] for name in ("episodes", "tasks")}
+    rows = [[position] for position in range(1000)]
+    return page({"runs": ["oracle"], "pictures": data["pictures"] * 50, "rows": rows, **lists})
+
+
+def test_a_thousand_micro_episodes_are_small() -> None:
+    html = thousand()
+    data = block(html)
+    assert len(data["episodes"]) == len(data["tasks"]) == 1000 and len(data["pictures"]) > 2000
+    assert not any(episode["problem"] for episode in data["episodes"])
+    assert len(html.encode()) < 30_000_000
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
