@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.headless import browse
+from benchmarks.headless import CHROMIUM, NO_CHROMIUM, Browser
 from pixel_env.policies import DirectPolicy, GridPolicy, OraclePolicy
 from pixel_env.rollout import Conversation, rollout
 from pixel_env.tasks import ProceduralTasks
@@ -48,16 +48,19 @@ def mixture(conversation: Conversation) -> str:
 
 def main() -> None:
     """Play, write the page, and take its picture."""
+    if CHROMIUM is None:
+        print(f"{PICTURE} stays as it is: {NO_CHROMIUM}")
+        return
     runs = {}
     for name, policy in {"mixture": mixture, "oracle": oracle}.items():
         runs[name] = rollout(policy, "PixelReason-Mixed-v0", range(EPISODES), split="test", preset="micro")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, Browser(Path(temporary) / "profile") as browser:
         page = Path(temporary) / "page.html"
         page.write_text(to_html(runs), encoding="utf-8")
-        window = (f"--window-size={SIZE[0]},{SIZE[1]}", "--hide-scrollbars", f"--user-data-dir={temporary}/profile")
-        browse(*window, f"--screenshot={PICTURE}", f"{page.as_uri()}#task={SHOWN}")
-    with Image.open(PICTURE) as picture:
-        few = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        browser.emulate(*SIZE)
+        browser.send("Emulation.setScrollbarsHidden", hidden=True)
+        browser.open(f"{page.as_uri()}#task={SHOWN}")
+        few = browser.screenshot().quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size // 1000} kB")
 

@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from chromium import Browser, luminance
+from contrast import faint, luminance
 from test_viewer import BAD, CUE, HIT, MISS, RIGHT, WRONG, environment, play, thousand
 
-from benchmarks.headless import CHROMIUM, NO_CHROMIUM
+from benchmarks.headless import CHROMIUM, NO_CHROMIUM, Browser
 from pixel_env.trajectory import Trajectory
 from pixel_env.viewer import Damaged, to_html
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"needs a browser: {NO_CHROMIUM}")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">\u202e\x07\ud800"
 
@@ -131,12 +131,12 @@ def test_everything_can_be_read(browser: Browser, shown: Callable[..., str], wid
         cut += f".filter(one => one.getBoundingClientRect().right > {width} || one.scrollWidth > innerWidth)"
         assert browser.run(f"{cut}.map(one => one.outerHTML.slice(0, 99))") == []
         for details in ("none", "all"):  # what can be opened is closed, and open
-            assert browser.faint() == {}, details
+            assert faint(browser) == {}, details
             browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         seen = np.asarray(browser.screenshot().convert("L"))
         assert (np.median(seen) < 40) if dark else (np.median(seen) > 240)
         browser.run("at('about').showModal()")
-        assert browser.faint() == {}
+        assert faint(browser) == {}
     behind = luminance(browser.run("getComputedStyle(document.body).backgroundColor"))
     assert (behind < 0.02) if dark else (behind > 0.9)
 
@@ -144,7 +144,7 @@ def test_everything_can_be_read(browser: Browser, shown: Callable[..., str], wid
 def test_faint_text_would_be_found(browser: Browser) -> None:
     style = "<style>body { background: white } p { color: %23767676 } b { color: %23777777 }</style>"
     browser.open(f"data:text/html,{style}<p>dark<p><b>grey</b>")
-    assert browser.faint() == {"grey": pytest.approx(4.48, abs=0.005)}
+    assert faint(browser) == {"grey": pytest.approx(4.48, abs=0.005)}
 
 
 def test_the_keys_that_are_listed(browser: Browser, shown: Callable[..., str]) -> None:
