@@ -12,13 +12,13 @@ from benchmarks.headless import CHROMIUM, NO_CHROMIUM
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 def test_a_page_is_made_and_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--episodes", "2", "--repeats", "3", "--out", str(tmp_path / "o.json")]
+    arguments = ["--played", "2", "--copies", "2", "--repeats", "3", "--out", str(tmp_path / "o.json")]
     monkeypatch.setattr(sys, "argv", ["benchmarks/open_page.py", *arguments])
     open_page.main()
     written = json.loads((tmp_path / "o.json").read_text())
     assert written["command"].startswith("python benchmarks/open_page.py") and written["machine"]["cores"] >= 1
     result = written["result"]
-    assert result["episodes"] == 2 and result["MB"] > 0 and "Chrome" in result["browser"]
+    assert result["episodes"] == 4 and result["MB"] > 0 and "Chrome" in result["browser"]
     for unit in ("ms", "CPU ms"):
         assert len(result[f"open {unit}"]) == 3 and sorted(result[f"open {unit}"])[1] == result[f"median {unit}"] > 0
 

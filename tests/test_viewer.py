@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -17,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.open_page import made
 from pixel_env import PixelReasonEnv
 from pixel_env.media import ImageFile
 from pixel_env.playback import SHEET, Player, coverage, sheet
-from pixel_env.policies import OraclePolicy
-from pixel_env.rollout import Episode, rollout
-from pixel_env.tasks import Cue, ProceduralTasks, Task
+from pixel_env.rollout import Episode
+from pixel_env.tasks import Cue, Task
 from pixel_env.trajectory import Trajectory, save_jsonl
 from pixel_env.view import main, read_run
 from pixel_env.viewer import Damaged, page, page_data, to_html
@@ -263,32 +262,12 @@ def test_the_page_asks_for_nothing_and_may_not() -> None:
     assert "default-src 'none'" in html and "innerHTML" not in html and "eval(" not in html
 
 
-@functools.cache
-def thousand() -> str:
-    """A page of 1,000 micro episodes: 20, each 50 times as of another task, with pictures of its own."""
-    made = ProceduralTasks(preset="micro")
-    played = rollout(OraclePolicy(made), "PixelReason-Mixed-v0", range(20), preset="micro", progress=False)
-    data = page_data({"oracle": played})
-    numbered = {"picture": len(data["pictures"]), "task": len(data["tasks"])}
-
-    def copied(value: Any, copy: int) -> Any:
-        if isinstance(value, list):
-            return [copied(item, copy) for item in value]
-        if not isinstance(value, dict):
-            return value
-        moved = {name: value[name] + copy * count for name, count in numbered.items() if name in value}
-        named = {"id": f"{value['id']}, {copy}"} if "id" in value else {}
-        return {name: copied(item, copy) for name, item in value.items()} | moved | named
-
-    lists = {name: [copied(item, copy) for copy in range(50) for item in data[name]] for name in ("episodes", "tasks")}
-    rows = [[position] for position in range(1000)]
-    return page({"runs": ["oracle"], "pictures": data["pictures"] * 50, "rows": rows, **lists})
-
-
 def test_a_thousand_micro_episodes_are_small() -> None:
-    html = thousand()
+    html = made()
     data = block(html)
-    assert len(data["episodes"]) == len(data["tasks"]) == 1000 and len(data["pictures"]) > 2000
+    assert len(data["episodes"]) == len(data["tasks"]) == 1000 and data["rows"][-1] == [999]
+    shown = {int(picture) for picture in re.findall(r'"picture":(\d+)', html)}
+    assert shown == set(range(len(data["pictures"]))) and len(shown) > 2000  # none is shared by copies
     assert not any(episode["problem"] for episode in data["episodes"])
     assert len(html.encode()) < 30_000_000
 

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from contrast import faint, luminance
-from test_viewer import BAD, CUE, HIT, MISS, RIGHT, WRONG, environment, play, thousand
+from test_viewer import BAD, CUE, HIT, MISS, RIGHT, WRONG, environment, play
 
 from benchmarks.headless import CHROMIUM, NO_CHROMIUM, Browser
+from benchmarks.open_page import made
 from pixel_env.trajectory import Trajectory
 from pixel_env.viewer import Damaged, to_html
 
@@ -213,7 +214,7 @@ def test_a_narrow_page_shows_the_list_or_an_episode(browser: Browser, shown: Cal
 
 
 def test_a_thousand_episodes_open(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(thousand(), encoding="utf-8")
+    (tmp_path / "page.html").write_text(made(), encoding="utf-8")
     browser.open((tmp_path / "page.html").as_uri())
     assert browser.run("at('count').textContent") == "1000 of 1000 episodes"
     assert 10 < browser.run("document.querySelectorAll('.row').length") < 40  # those in sight
