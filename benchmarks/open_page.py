@@ -3,8 +3,8 @@
 The oracle plays a few micro tasks of all suites; they stand on the page again and again, with pictures of their own, as
 if they were others. A headless Chromium opens it from a file several times. Milliseconds are those from the start of
 loading to the end of the page's script, which has drawn the list and the first episode then; the page itself says them
-under "Keys and terms". Those of the CPU are what the page's process computed: they tell what the page costs on a machine
-that does other things, too.
+under "Keys and terms". Those of the CPU are what the page's process computed: they tell what the page costs on a
+machine that does other things, too.
 """
 
 import argparse
