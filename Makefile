@@ -50,10 +50,11 @@ docs: .venv/.ready  ## build the pages in build/docs, links checked
 	$(BIN)/python -m sphinx -E -W --keep-going -q -d build/doctrees docs build/docs
 	@echo open build/docs/index.html
 
-gifs: .venv/.ready  ## draw the GIF of each environment for the README
+pictures: .venv/.ready  ## draw the README's pictures: the GIF of each environment, and the viewer where Chromium is
 	$(BIN)/python docs/make_gifs.py
+	$(BIN)/python docs/make_viewer_picture.py
 
 throughput: .venv/.ready  ## measure resets and steps a second (ARGS="--help" lists the options)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
-.PHONY: help setup train test adapters minimum lint format docs gifs throughput
+.PHONY: help setup train test adapters minimum lint format docs pictures throughput

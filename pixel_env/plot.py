@@ -176,7 +176,10 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = command.add_argument
-    add("runs", nargs="*", type=Path, metavar="RUN", help="run folder of agents/train_vlm.py, or its metrics.jsonl")
+    add(
+        "runs", nargs="*", type=Path, metavar="RUN",
+        help="run folder of agents/train_vlm.py, or its metrics.jsonl; other folders beside one are left out",
+    )  # fmt: skip
     add(
         "--group", nargs="+", action="append", default=[], metavar=("NAME", "RUN"),
         help="runs that are one line in any case, and its name; may be given several times",
@@ -190,13 +193,22 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def _with_metrics(runs: Sequence[Path]) -> list[Path]:
+    """Leave out folders without metrics.jsonl, as ``runs/*`` has them, and say so; return all if all are such."""
+    left_out = [run for run in runs if run.is_dir() and not (run / "metrics.jsonl").is_file()]
+    if not 0 < len(left_out) < len(runs):
+        return list(runs)
+    print(f"plot: without metrics.jsonl, left out: {', '.join(map(str, left_out))}", file=sys.stderr)
+    return [run for run in runs if run not in left_out]
+
+
 def groups_of(options: argparse.Namespace) -> dict[str, list[Path]]:
     """Return the runs of each line by its name.
 
     Raises:
         ValueError: There are none, two groups of one name, or one run twice in a group.
     """
-    groups = grouped(options.runs)
+    groups = grouped(_with_metrics(options.runs))
     for name, *runs in options.group:
         if not runs:
             raise ValueError(f"expected --group NAME RUN [RUN ...], got the name {name!r} alone")
@@ -204,7 +216,7 @@ def groups_of(options: argparse.Namespace) -> dict[str, list[Path]]:
             raise ValueError(
                 f"expected groups of different names, got {name!r} twice; name all its runs in one --group"
             )
-        groups[name] = [Path(run) for run in runs]
+        groups[name] = _with_metrics([Path(run) for run in runs])
     if not groups:
         raise ValueError("expected at least one run, got none; give the folder of a training run")
     for name, members in groups.items():

@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM, Browser
+from contrast import faint, luminance
 from fakes import image_task, video_task
 from test_play import Client, made_of, serving
 
+from benchmarks.headless import CHROMIUM, NO_CHROMIUM, Browser
 from pixel_env.actions import Answer, CropImage, SelectFrames, parse, render
 from pixel_env.trajectory import load_jsonl
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs a browser: found no chromium, chromium-browser or google-chrome on the PATH"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
 
@@ -206,17 +205,29 @@ def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [380, 700, 1280])
-def test_nothing_is_cut_off_at_the_side(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_everything_can_be_read(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
+    browser.emulate(width, 800, dark)
     long = image_task(choices=("red", "blue" * 40), answers=("red",), question="word" * 40)
     with serving(made_of(tmp_path / "x.jsonl", long)) as client:
-        browser.send("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         opened(browser, client)
+        assert faint(browser) == {}
+        behind = luminance(browser.run("getComputedStyle(document.body).backgroundColor"))
+        assert (behind < 0.02) if dark else (behind > 0.9)
         browser.drag(".pad", (0.1, 0.1), (0.5, 0.5))
         browser.press("Enter", "\r")
         browser.wait("!busy && state.turns.length === 1")
-        wide = browser.run("document.documentElement.scrollWidth")
-        assert wide <= width
+        inner = browser.run("document.documentElement.clientWidth")  # less the bar that scrolls
+        assert browser.run("document.documentElement.scrollWidth") <= inner
         outside = "[...document.querySelectorAll('button, figure, textarea, h2')].filter(one => one.offsetParent)"
-        outside += f".map(one => one.getBoundingClientRect()).filter(one => one.left < 0 || one.right > {width}).length"
+        outside += f".map(one => one.getBoundingClientRect()).filter(one => one.left < 0 || one.right > {inner}).length"
         assert browser.run(outside) == 0
+        for turn, action in enumerate(("hm", r"\boxed{B}"), start=2):  # an error, and the end
+            assert faint(browser) == {}
+            browser.run("at('action').focus()")
+            browser.type(action)
+            sent(browser, turn)
+        browser.run("at('about').showModal(); document.querySelector('details').open = true")
+        assert faint(browser) == {}
+    browser.emulate()

@@ -92,6 +92,20 @@ def test_the_command_writes_both_pictures(runs: list[Path], tmp_path: Path, caps
     assert "all (3 runs)" in only.read_text(encoding="utf-8") and not only.with_suffix(".png").exists()
 
 
+def test_folders_of_other_things_are_left_out(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ppo", "evaluation"):
+        (tmp_path / name).mkdir()
+    given, svg = sorted(map(str, tmp_path.iterdir())), tmp_path / "curves.svg"
+    assert main([*given, "--group", "all", *given, "-o", str(svg)]) == 0
+    said = f"plot: without metrics.jsonl, left out: {tmp_path}/evaluation, {tmp_path}/ppo\n"
+    assert capsys.readouterr().err == 2 * said
+    drawn = svg.read_text(encoding="utf-8")
+    assert "all (3 runs)" in drawn and "evaluation" not in drawn
+    assert main([*map(str, runs), str(tmp_path / "gone"), "-o", str(svg)]) == 2  # what is not there is a mistake
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

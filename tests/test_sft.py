@@ -17,12 +17,10 @@ from agents.checkpoints import last_checkpoint
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import LOOKS, demonstrations
 from agents.engine import Engine
-from agents.run_tasks import check_made_alike, is_demonstrations
 from agents.sft import Examples, LengthGroupedSampler, causal_only, collate, observations, to_example, warm_start
 from agents.vlm_policy import read
-from pixel_env.game import Game
 from pixel_env.rollout import Conversation, Episode
-from pixel_env.trajectory import Trajectory, load_jsonl
+from pixel_env.trajectory import Trajectory
 
 MICRO: dict[str, Any] = {"preset": "micro", "difficulty": [1, 2]}
 # float32 sums of a run that was stopped and continued differ from those of one run in the order of operations only
@@ -176,21 +174,6 @@ def test_examples_outside_the_cache_are_played_again(made: list[Trajectory], enc
         Examples(encoder, [])
     with pytest.raises(ValueError, match=r"expected an environment of PixelReason-Zoom-v0, .*, got 'module:Foo-v0'"):
         Examples(encoder, [dataclasses.replace(made[0], env_id="module:Foo-v0")])
-
-
-def test_a_person_can_demonstrate(encoder: ChatEncoder, tmp_path: Path) -> None:
-    game = Game(gym.make("PixelReason-Mixed-v0", **MICRO), tmp_path / "played.jsonl")
-    game.new(0)
-    turns = ("Hm.", "Here. crop_image([9, 9, 60, 60])", "crop_image([60, 60, 9, 9])", r"So \boxed{A}.")
-    for turn in turns:
-        game.step(turn)
-    path = str(tmp_path / "played.jsonl")
-    assert is_demonstrations(path)
-    check_made_alike(path, MICRO)
-    example = Examples(encoder, load_jsonl(path), progress=False)[0]
-    end = encoder.tokenizer.decode([encoder.end])
-    assert spans(encoder, example, 1) == [turns[1] + end, turns[3] + end]  # no loss on what went wrong
-    assert len(example.images) == 2
 
 
 def test_batches_hold_equal_lengths() -> None:

@@ -8,21 +8,29 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from layouts import message, mvbench, pixelreasoner_rows, pixelreasoner_sft, tallyqa, write_json, write_lines
 from tiny_vlm import model, processor
 
 from agents import micro
+from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import demonstrations
 from agents.recipes import RECIPES
 from agents.run_settings import Settings, parse
+from agents.sft import IGNORED, collate
 from agents.train_vlm import Run, main
+from pixel_env.actions import Answer, render
 from pixel_env.command_line import UsageError
+from pixel_env.game import Game
 from pixel_env.metrics import read_metrics
+from pixel_env.policies import gold
+from pixel_env.tasks import ProceduralTasks
 from pixel_env.trajectory import Trajectory, load_jsonl, save_jsonl
 
 # TRL 1.16 still calls transformers' activation checkpointing by its old name.
@@ -204,6 +212,29 @@ def test_demonstrations_that_were_made_before(weights: str, tmp_path: Path, caps
     assert main([*SMALL, *given, "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["crop_padding"] == 0.07
     assert load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl") == made
+
+
+def test_what_a_person_played_is_learnt_from(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, taught = tmp_path / "played.jsonl", []
+
+    def noted(examples: Sequence[Tokens], encoder: ChatEncoder) -> dict[str, torch.Tensor]:
+        batch = collate(examples, encoder)
+        for row in batch["labels"]:
+            taught.append(encoder.tokenizer.decode(row[row != IGNORED]))
+        return batch
+
+    game = Game(gym.make("PixelReason-Mixed-v0", preset="micro"), path)
+    game.new(0)
+    right = render(Answer(gold(ProceduralTasks(preset="micro")[0])))
+    turns = ("crop_image([60, 60, 9, 9])", "Here. crop_image([9, 9, 60, 60])", "Hm.", f"So {right}.")
+    for turn in turns:
+        game.step(turn)
+    assert game.trajectory().correct
+    monkeypatch.setattr("agents.sft.collate", noted)
+    small = ["--epochs", "2", "--stages", "warm_start", "--test-tasks", "1"]
+    assert main([*SMALL, *small, "--sft-data", str(path), "--model", weights, "--out", str(tmp_path / "run")]) == 0
+    assert taught == 2 * [f"{turns[1]}<|im_end|>{turns[3]}<|im_end|>"]  # nothing of what went wrong
+    assert load_jsonl(tmp_path / "run" / "trajectories" / "demonstrations.jsonl") == [game.trajectory()]
 
 
 @pytest.mark.parametrize("recorded", [False, True])

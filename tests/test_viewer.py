@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.open_page import made
 from pixel_env import PixelReasonEnv
 from pixel_env.media import ImageFile
 from pixel_env.playback import SHEET, Player, coverage, sheet
-from pixel_env.policies import OraclePolicy
-from pixel_env.rollout import Episode, rollout
-from pixel_env.tasks import Cue, ProceduralTasks, Task
+from pixel_env.rollout import Episode
+from pixel_env.tasks import Cue, Task
 from pixel_env.trajectory import Trajectory, save_jsonl
 from pixel_env.view import main, read_run
 from pixel_env.viewer import Damaged, page, page_data, to_html
@@ -262,12 +262,14 @@ def test_the_page_asks_for_nothing_and_may_not() -> None:
     assert "default-src 'none'" in html and "innerHTML" not in html and "eval(" not in html
 
 
-def test_micro_episodes_are_small(tmp_path: Path) -> None:
-    made = ProceduralTasks(preset="micro")
-    played = rollout(OraclePolicy(made), "PixelReason-Mixed-v0", range(20), preset="micro", progress=False)
-    html = to_html({"oracle": played})
-    assert not any(episode["problem"] for episode in block(html)["episodes"])
-    assert len(html) / 20 < 30_000  # bytes: a thousand in 30 MB
+def test_a_thousand_micro_episodes_are_small() -> None:
+    html = made()
+    data = block(html)
+    assert len(data["episodes"]) == len(data["tasks"]) == 1000 and data["rows"][-1] == [999]
+    shown = {int(picture) for picture in re.findall(r'"picture":(\d+)', html)}
+    assert shown == set(range(len(data["pictures"]))) and len(shown) > 2000  # none is shared by copies
+    assert not any(episode["problem"] for episode in data["episodes"])
+    assert len(html.encode()) < 30_000_000
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -9,7 +10,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NO_CHROMIUM = "a browser is needed: found no chromium, chromium-browser or google-chrome on the PATH"
 
 SWITCHES = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -20,8 +24,14 @@ SWITCHES = (
 class Browser:
     """One page of a browser; use as a context."""
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        assert CHROMIUM is not None
+    def __init__(self, profile: Path) -> None:
+        """Start a browser that keeps what it has to in the folder `profile`.
+
+        Raises:
+            RuntimeError: There is none on this machine.
+        """
+        if CHROMIUM is None:
+            raise RuntimeError(NO_CHROMIUM)
         ours, theirs = os.pipe(), os.pipe()  # (read, write): what it reads, what it writes
         # Copies with numbers above those that the browser wants, so that neither is overwritten before it is used.
         given = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (ours[0], theirs[1])]
@@ -46,9 +56,7 @@ class Browser:
         target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self._session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         self.send("Page.enable")
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.emulate()
 
     def __enter__(self) -> "Browser":
         return self
@@ -58,6 +66,12 @@ class Browser:
         os.waitpid(self._pid, 0)
         self._in.close()
         self._out.close()
+
+    def emulate(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Have a window of that many pixels, and prefer that colour scheme."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def send(self, method: str, **params: Any) -> Any:
         """Send a command and return its result; events that come before are noted by their names."""
@@ -79,11 +93,12 @@ class Browser:
         return json.loads(data)
 
     def open(self, address: str) -> None:
-        """Open an address and wait until it is loaded."""
-        self._events.clear()
-        self.send("Page.navigate", url=address)
-        while "Page.loadEventFired" not in self._events:
-            self._events.append(self._read()["method"])
+        """Open an address and wait until it is loaded, also where only its fragment differs from what is open."""
+        for url in ("about:blank", address):
+            self._events.clear()
+            self.send("Page.navigate", url=url)
+            while "Page.loadEventFired" not in self._events:
+                self._events.append(self._read()["method"])
 
     def run(self, script: str) -> Any:
         """Return what an expression of JavaScript gives, once it is there."""
@@ -124,6 +139,7 @@ class Browser:
         """Type text where the focus is."""
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path: Path) -> None:
-        """Write what is seen as PNG."""
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self) -> Image.Image:
+        """What is seen, RGB."""
+        png = base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
+        return Image.open(io.BytesIO(png)).convert("RGB")
