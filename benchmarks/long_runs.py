@@ -208,11 +208,13 @@ def follow(name: str, count: int, seconds: float) -> Course:
                 raise Late
 
         course.note(0)
-        with suppress(Late):
-            SERIES[name].run(count, done)
+        try:
+            with suppress(Late):
+                SERIES[name].run(count, done)
+        finally:
+            tempfile.tempdir = None
         course.note(int(bar.n))  # with everything closed
         course.files = len(list(Path(folder).rglob("*")))
-        tempfile.tempdir = None
     return course
 
 

@@ -301,7 +301,6 @@ def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarr
     waits for ever for a frame that does not come.
     """
     import decord
-    from decord.base import DECORDError, DECORDLimitReachedError
 
     try:
         reader = decord.VideoReader(path, num_threads=1)
@@ -311,7 +310,7 @@ def read_with_decord(path: str, indices: list[int], count: int) -> list[np.ndarr
             return list(reader.get_batch(indices).asnumpy())
         finally:
             del reader  # closes the file: decord has no close()
-    except (DECORDError, DECORDLimitReachedError) as error:
+    except decord.DECORDError as error:
         raise RuntimeError(str(error)) from error
 
 

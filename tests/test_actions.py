@@ -248,7 +248,7 @@ def test_time_is_linear_in_the_length(piece: str) -> None:
 
 
 def test_time_that_is_quadratic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(text: str, schemas: object) -> tuple[list[object], int]:
+    def slow(text: str) -> tuple[list[object], int]:
         for begin in range(0, len(text), 4):
             text[begin:].find("</tool_call>")
         return [], -1
