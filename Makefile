@@ -17,8 +17,9 @@ setup: .venv/.ready  ## create the virtual environment
 train: .venv/.ready  ## warm start, curiosity RL and evaluation of the micro model (ARGS="--help" lists the options)
 	$(BIN)/python agents/train_vlm.py $(ARGS)
 
-test: .venv/.ready  ## run the tests (ARGS="-k name" chooses some)
-	$(BIN)/python -m pytest $(ARGS)
+# A file of tests shares what it prepares, so it stays in one process; models of tests are too small for threads.
+test: .venv/.ready  ## run the tests, two files at a time (ARGS="-k name" chooses some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # verifiers wants other versions than constraints.txt.
 .venv-trl/.ready: CONSTRAINTS := --constraint constraints.txt

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from agents.sft import IGNORED
+from agents.examples import IGNORED
 
 ATTENTION = "shared_prompts"
 """Name under which transformers finds the attention to `Branches`; to anything else it is that of "sdpa"."""

@@ -1,6 +1,8 @@
 """From the cells of an ablation that are done to its figures."""
 
 import dataclasses
+import json
+import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from benchmarks.failure_modes import OUTCOMES, Reading, read
 from benchmarks.learning_trap import LINES, curves
 from benchmarks.seed_bootstrap import crossed_bootstrap, differences, table
 from benchmarks.table1 import COLUMNS, QUOTED, SOURCE, STAND_INS
+from pixel_env.journal import replace_text, replacing
 from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import load_jsonl, made_as
 
@@ -23,16 +26,51 @@ Readings = Mapping[str, Mapping[int, Sequence[Reading]]]
 WITHOUT = {"instructed": "base_no_operations", "full": "full_no_operations"}
 """Row: the same weights on the same tasks without operations."""
 
+READINGS = "readings.jsonl"
+"""Name, in the folder of a cell, of what was read of its test episodes."""
+
 
 def readings(out: Path, cells: Sequence[Cell], progress: bool = True) -> dict[str, dict[int, list[Reading]]]:
-    """Read the test episodes of cells that are done."""
+    """Read the test episodes of cells that are done: once, since they are played again, and then what was kept of them.
+
+    After a change to how episodes are read, delete the files `readings.jsonl`.
+    """
     found: dict[str, dict[int, list[Reading]]] = defaultdict(dict)
     for cell in tqdm(cells, desc="read cells", disable=not progress):
-        played = [t for t in load_jsonl(cell.trajectories(out)) if t.error is None]
-        env = made_as(played[0])
-        found[cell.row][cell.seed] = [read(trajectory, env) for trajectory in played]
-        env.close()
+        kept = cell.folder(out) / READINGS
+        if not kept.exists():
+            rows = [dataclasses.asdict(reading) for reading in _read(cell.trajectories(out))]
+            replace_text(kept, "".join(json.dumps(row) + "\n" for row in rows))
+        lines = kept.read_text(encoding="utf-8").splitlines()
+        found[cell.row][cell.seed] = [Reading(**json.loads(line)) for line in lines]
     return dict(found)
+
+
+def _read(path: Path) -> list[Reading]:
+    played = [t for t in load_jsonl(path) if t.error is None]
+    env = made_as(played[0])
+    found = [read(trajectory, env) for trajectory in played]
+    env.close()
+    return found
+
+
+def pack(out: Path, cells: Sequence[Cell]) -> None:
+    """Write cells.tar.xz: of cells that have been read all that a report needs, a hundredth of their folders.
+
+    Unpacked in an empty folder it gives the same report, and with the same settings the command goes on from there;
+    only a cell that starts from the weights of one of these needs that one trained again.
+    """
+    with replacing(out / "cells.tar.xz") as part, tarfile.open(part, "w:xz") as archive:
+        names = (READINGS, "metrics.jsonl", "report.md")
+        for path in (out / "settings.json", *(cell.folder(out) / name for cell in cells for name in names)):
+            if path.exists():
+                archive.add(path, path.relative_to(out), filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
 
 
 def result(out: Path, found: Readings) -> dict[str, Any]:

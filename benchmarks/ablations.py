@@ -7,7 +7,8 @@
 
 Every cell, a recipe with a seed, is a run of agents/train_vlm.py in a folder of its own; options that this command does
 not know are passed through to it. After a stop or a kill the same command goes on: cells that are done are kept, the
-one that was at work continues from its checkpoint. Leaves ablations.json, ablations.md and learning_trap.png.
+one that was at work continues from its checkpoint. Leaves ablations.json, ablations.md, learning_trap.png and,
+for whoever wants to compute something else, cells.tar.xz with what was counted in every test episode.
 """
 
 import argparse
@@ -56,6 +57,7 @@ def report(plan: Plan, commits: Sequence[str]) -> None:
     text = ablation_tables.markdown(figures, head)
     replace_text(plan.out / "ablations.md", text)
     learning_trap.draw(figures["curves"], plan.out / "learning_trap.png")
+    ablation_report.pack(plan.out, done)
     print(text.partition("## RaPR")[0].strip(), f"all of it: {plan.out / 'ablations.md'}", sep="\n\n")
 
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from agents import micro
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import demonstrate
+from agents.examples import observations, to_example
 from agents.expert import UnsuitedError
-from agents.sft import observations, to_example
 from benchmarks.rollouts import MIXES
 from pixel_env.actions import Answer, render
 from pixel_env.trajectory import Trajectory

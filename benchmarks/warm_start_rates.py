@@ -31,8 +31,9 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from agents import micro, run_settings
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import demonstrations
+from agents.examples import Examples, observations
 from agents.rl_config import checkpointing
-from agents.sft import Examples, observations, warm_start
+from agents.sft import warm_start
 from benchmarks.duel import quartiles
 from benchmarks.provenance import RESULTS, provenance
 from benchmarks.rollouts import ENV, ENV_ID, blocks

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,14 @@ def test_the_report_of_folders_made_by_hand(
     with Image.open(tmp_path / "learning_trap.png") as picture:
         assert picture.width > 1000
     assert "# Ablations" in capsys.readouterr().out
+
+    # from what is packed, without the episodes, comes the same
+    with tarfile.open(tmp_path / "cells.tar.xz") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    names = {path.name for path in (tmp_path / "unpacked").rglob("*") if path.is_file()}
+    assert names == {"readings.jsonl", "metrics.jsonl", "report.md"}
+    assert ablations.main(["--report", "--seeds", "2", "--other-seeds", "1", "--out", str(tmp_path / "unpacked")]) == 0
+    assert (tmp_path / "unpacked" / "ablations.md").read_text().splitlines()[1:] == text.splitlines()[1:]
 
 
 def test_curves_by_hand(tmp_path: Path, played: list[Trajectory]) -> None:

@@ -19,8 +19,9 @@ from test_grpo import SMALL, trainer_of
 
 from agents.backends import TRLTurns, TurnByTurn, Turns
 from agents.conversation import Tokens
-from agents.grpo import CuriosityGRPOTrainer, chosen_rows
+from agents.grpo import CuriosityGRPOTrainer
 from agents.rl_config import RLConfig
+from agents.rollout_rows import chosen_rows
 from agents.run_settings import parse
 from agents.transcript import Budget
 from pixel_env.command_line import UsageError
@@ -200,5 +201,5 @@ def test_rollouts_are_by_something_that_exists(monkeypatch: pytest.MonkeyPatch, 
     for name in ("vllm", "http://localhost:8000"):
         with pytest.raises(UsageError, match="--rollouts by vLLM need vLLM"):
             parse(["--rollouts", name, *out], "")
-    monkeypatch.setattr("agents.run_settings.find_spec", lambda _: object())
+    monkeypatch.setattr("agents.run_checks.find_spec", lambda _: object())
     assert parse(["--rollouts", "http://localhost:8000", *out], "")[0].rollouts == "http://localhost:8000"

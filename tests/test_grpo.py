@@ -16,8 +16,9 @@ from trl import GRPOTrainer
 
 from agents import grpo
 from agents.group_rewards import COLUMNS, TERMS, columns, group_rewards, step_metrics
-from agents.grpo import CuriosityGRPOTrainer, chosen_rows, in_order_of_length, reinforce, replayed
+from agents.grpo import CuriosityGRPOTrainer, reinforce
 from agents.rl_config import RLConfig, trl_config
+from agents.rollout_rows import chosen_rows, in_order_of_length, replayed
 from agents.transcript import Sample
 from pixel_env.rollout import Episode
 from pixel_env.settings import RewardSettings

@@ -20,10 +20,10 @@ from tiny_vlm import encoder
 
 from agents import endpoint, taught
 from agents.demonstrations import LOOKS
+from agents.examples import Examples
 from agents.expert import UnsuitedError
 from agents.make_demonstrations import main
 from agents.outcomes import REASONS, Outcome, Record
-from agents.sft import Examples
 from agents.sft_data import recorded
 from pixel_env.tasks import load_tasks
 from pixel_env.trajectory import Trajectory, load_jsonl, replay

@@ -27,11 +27,12 @@ from agents import grpo, micro
 from agents.checkpoints import load_weights
 from agents.conversation import ChatEncoder
 from agents.demonstrations import demonstrations
+from agents.examples import Examples, collate
 from agents.lengths import demonstration, longest_demonstration, mean_demonstration, shares
 from agents.memory import GB, Estimate, check, read_config
 from agents.plan import guess, plan, speed
 from agents.run_settings import Settings, parse
-from agents.sft import Examples, collate, warm_start
+from agents.sft import warm_start
 from agents.token_passes import check_one_process, token_passes
 from agents.train_vlm import main
 from agents.weights import choose_trained, stored_dtype, trained_part

@@ -17,7 +17,8 @@ from agents.checkpoints import last_checkpoint
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import LOOKS, demonstrations
 from agents.engine import Engine
-from agents.sft import Examples, LengthGroupedSampler, causal_only, collate, observations, to_example, warm_start
+from agents.examples import Examples, collate, observations, to_example
+from agents.sft import LengthGroupedSampler, causal_only, warm_start
 from agents.vlm_policy import read
 from pixel_env.rollout import Conversation, Episode
 from pixel_env.trajectory import Trajectory

@@ -12,7 +12,7 @@ from test_sft import spans
 from tiny_vlm import encoder
 
 from agents.demonstrations import kinds
-from agents.sft import Examples, observations, to_example
+from agents.examples import Examples, observations, to_example
 from agents.sft_data import Look, erroneous, recorded
 from pixel_env.tasks import load_tasks
 from pixel_env.trajectory import Trajectory, replay

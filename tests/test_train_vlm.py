@@ -21,9 +21,9 @@ from tiny_vlm import model, processor
 from agents import micro
 from agents.conversation import ChatEncoder, Tokens
 from agents.demonstrations import demonstrations
+from agents.examples import IGNORED, collate
 from agents.recipes import RECIPES
 from agents.run_settings import Settings, parse
-from agents.sft import IGNORED, collate
 from agents.train_vlm import Run, main
 from pixel_env.actions import Answer, render
 from pixel_env.command_line import UsageError

@@ -8,7 +8,7 @@ import pytest
 from tiny_vlm import model, processor
 
 from agents import micro
-from agents.sft import Examples
+from agents.examples import Examples
 from benchmarks import warm_start_rates
 
 
