@@ -5,7 +5,6 @@ by construction and not by position. Differs from the release, which trains the 
 whatever they hold. Prompts are made by the same encoder as in RL and evaluation.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +20,11 @@ from trl import SFTConfig, SFTTrainer
 from agents.checkpoints import MarkComplete, last_checkpoint, load_weights
 from agents.conversation import ChatEncoder, Tokens
 from agents.examples import Examples, collate
-from agents.processes import is_main, share
+from agents.processes import is_main
 from agents.progress import ProgressBar
-from agents.rl_config import checkpointing, passes_of, sharding
-from agents.token_passes import check_one_process, pass_by_pass, token_passes
-from agents.weights import compute_dtype, fetch, for_trainer, trained_part
+from agents.sft_config import WarmStartConfig, trl_config
+from agents.token_passes import pass_by_pass, token_passes
+from agents.weights import fetch, for_trainer, trained_part
 from pixel_env.trajectory import Trajectory
 
 
@@ -158,18 +157,8 @@ def warm_start(
     processor: Any,
     trajectories: Sequence[Trajectory],
     out: str | Path,
+    config: WarmStartConfig,
     *,
-    epochs: int = 2,
-    learning_rate: float = 3e-4,
-    batch_size: int = 16,
-    accumulation: int = 1,
-    batch_tokens: int | None = None,
-    train_vision: bool = True,
-    lora: int = 0,
-    dtype: str | None = None,
-    gradient_checkpointing: bool = False,
-    save_steps: int = 50,
-    seed: int = 0,
     resume: bool = False,
     env: gym.Env[Any, str] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -178,65 +167,27 @@ def warm_start(
     """Train `model` in place on trajectories.
 
     Args:
-        model: a Qwen2.5-VL.
-        processor: its processor.
-        trajectories: from `agents.demonstrations`; played again for their views.
-        out: folder of checkpoints and TensorBoard events.
-        epochs: passes over the trajectories.
-        learning_rate: peak of a cosine with 10% warm-up, as in the paper (which takes 1e-6 for 7B).
-        batch_size: trajectories a forward pass, at most.
-        accumulation: forward passes an optimizer step, of all processes together.
-        batch_tokens: most tokens of a forward pass, padding included; the `batch_size` times `accumulation`
-            trajectories of a step are then spread over as many passes as it takes.
-        train_vision: whether the vision tower learns too; the release freezes it here.
-        lora: rank of adapters, merged in the end and saved in `out`/adapter; 0 trains the weights themselves.
-        dtype: what is computed with, "float32" or "bfloat16"; see `agents.weights`.
-        gradient_checkpointing: saves memory, costs time.
-        save_steps: optimizer steps between checkpoints; the last two are kept.
-        seed: of the order of examples.
-        resume: continue from the newest complete checkpoint in `out`, if there is one.
-        env: where trajectories are played again; by default made as theirs was.
-        callbacks: for the trainer.
-        progress: show progress bars.
+        model: A Qwen2.5-VL.
+        processor: Its processor.
+        trajectories: From `agents.demonstrations`; played again for their views.
+        out: Folder of checkpoints and TensorBoard events.
+        config: How to train.
+        resume: Continue from the newest complete checkpoint in `out`, if there is one.
+        env: Where trajectories are played again; by default made as theirs was.
+        callbacks: For the trainer.
+        progress: Show progress bars.
     """
     encoder = ChatEncoder(processor)
     progress = progress and is_main()
     examples = Examples(encoder, trajectories, env, progress=progress)
-    if batch_tokens:
-        check_one_process()
-    on_gpu = torch.cuda.is_available()
-    steps = epochs * math.ceil(len(examples) / (batch_size * accumulation))
-    rows = share(batch_size * accumulation, "demonstrations of an optimizer step")
-    rows_of_pass = rows if batch_tokens else passes_of(rows, batch_size)
-    args = SFTConfig(
-        output_dir=str(out),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=rows_of_pass,
-        gradient_accumulation_steps=rows // rows_of_pass,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(0.1 * steps),
-        **checkpointing(gradient_checkpointing),
-        **sharding(),
-        bf16=compute_dtype(dtype) == torch.bfloat16,
-        use_cpu=not on_gpu,
-        max_length=None,  # truncation could cut through the tokens of an image
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=on_gpu,
-        save_steps=save_steps,
-        save_total_limit=2,
-        logging_steps=1,
-        report_to=["tensorboard"],
-        disable_tqdm=True,  # the bar below instead, which does not print a dictionary at every log
-        seed=seed,
-    )
+    args = trl_config(out, config, len(examples))
     bar = [ProgressBar("warm start", ("loss", "mean_token_accuracy"))] if progress else []
     checkpoint = last_checkpoint(out) if resume else None
-    with causal_only(model), trained_part(model, out, lora=lora, vision=train_vision, seed=seed) as trained:
+    part = trained_part(model, out, lora=config.lora, vision=config.train_vision, seed=config.seed)
+    with causal_only(model), part as trained:
         handed = for_trainer(trained)
         trainer = WarmStartTrainer(
-            handed, examples, encoder, args, batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
+            handed, examples, encoder, args, config.batch_tokens, callbacks=[*bar, *callbacks, MarkComplete()]
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import; a wrong argu
     import torch
     from transformers import TrainerCallback
 
-    from agents.grpo import RLConfig
+    from agents.rl_config import RLConfig
+    from agents.sft_config import WarmStartConfig
     from pixel_env.trajectory import Trajectory
 
 ENV_ID = "PixelReason-Mixed-v0"
@@ -131,7 +132,7 @@ class Run:
         from agents.sft import warm_start
         from pixel_env.trajectory import load_jsonl, save_jsonl
 
-        s, path = self.settings, self.out / "trajectories" / "demonstrations.jsonl"
+        path = self.out / "trajectories" / "demonstrations.jsonl"
 
         def make() -> None:
             if not path.exists():
@@ -143,6 +144,17 @@ class Run:
             processor,
             [trajectory for trajectory in load_jsonl(path) if trajectory.error is None],
             self.out / "warm_start",
+            self.warm_start_config(),
+            resume=True,
+            callbacks=self._callbacks("warm_start"),
+        )
+
+    def warm_start_config(self) -> "WarmStartConfig":
+        """The settings of the first stage."""
+        from agents.sft_config import WarmStartConfig
+
+        s = self.settings
+        return WarmStartConfig(
             epochs=s.epochs,
             learning_rate=s.learning_rate,
             batch_size=s.batch_size,
@@ -154,8 +166,6 @@ class Run:
             gradient_checkpointing=s.gradient_checkpointing,
             save_steps=s.save_steps,
             seed=s.seed,
-            resume=True,
-            callbacks=self._callbacks("warm_start"),
         )
 
     def _demonstrations(self) -> "list[Trajectory]":
@@ -208,7 +218,7 @@ class Run:
 
     def rl_config(self) -> "RLConfig":
         """The settings of the second stage; what is not on the command line is as in `RLConfig`."""
-        from agents.grpo import RLConfig
+        from agents.rl_config import RLConfig
 
         s = self.settings
         return RLConfig(

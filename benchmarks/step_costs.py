@@ -22,6 +22,7 @@ from agents.decoder import Decoder
 from agents.engine import restrict_vocabulary
 from agents.grpo import CuriosityGRPOTrainer
 from agents.rl_config import RLConfig, trl_config
+from agents.sft_config import WarmStartConfig
 from agents.transcript import Sample
 from benchmarks import roofline
 from benchmarks.random_vlm import Written, random_model
@@ -151,12 +152,14 @@ def measure_sft(point: Point, bench: Bench) -> dict[str, Any]:
             bench.encoder.processor,
             chosen,
             out,
-            epochs=-(-steps * point.batch_size // len(chosen)),
-            learning_rate=LEARNING_RATE,
-            batch_size=point.batch_size,
-            train_vision=point.trained == "all",
-            gradient_checkpointing=point.checkpointing,
-            save_steps=NEVER,
+            WarmStartConfig(
+                epochs=-(-steps * point.batch_size // len(chosen)),
+                learning_rate=LEARNING_RATE,
+                batch_size=point.batch_size,
+                train_vision=point.trained == "all",
+                gradient_checkpointing=point.checkpointing,
+                save_steps=NEVER,
+            ),
             env=env,
             callbacks=[clock],
             progress=False,

@@ -34,6 +34,7 @@ from agents.demonstrations import demonstrations
 from agents.examples import Examples, observations
 from agents.rl_config import checkpointing
 from agents.sft import warm_start
+from agents.sft_config import WarmStartConfig
 from benchmarks.duel import quartiles
 from benchmarks.provenance import RESULTS, provenance
 from benchmarks.rollouts import ENV, ENV_ID, blocks
@@ -111,10 +112,7 @@ def by_us(folder: str, played: Sequence[Trajectory], batch_size: int) -> float:
             micro.load_processor(folder),
             played,
             out,
-            epochs=1,
-            learning_rate=LEARNING_RATE,
-            batch_size=batch_size,
-            save_steps=NEVER,
+            WarmStartConfig(epochs=1, learning_rate=LEARNING_RATE, batch_size=batch_size, save_steps=NEVER),
             callbacks=[clock],
             progress=False,
         )

@@ -33,6 +33,7 @@ from agents.memory import GB, Estimate, check, read_config
 from agents.plan import guess, plan, speed
 from agents.run_settings import Settings, parse
 from agents.sft import warm_start
+from agents.sft_config import WarmStartConfig
 from agents.token_passes import check_one_process, token_passes
 from agents.train_vlm import main
 from agents.weights import choose_trained, stored_dtype, trained_part
@@ -91,15 +92,16 @@ def test_adapters_end_as_plain_weights(vision: bool, tmp_path: Path) -> None:
 
 
 def test_a_warm_start_of_adapters_goes_on_where_it_was_stopped(made: list[Trajectory], tmp_path: Path) -> None:
-    settings: dict[str, Any] = dict(epochs=2, learning_rate=1e-2, batch_size=2, save_steps=2, progress=False, lora=2)
+    config = WarmStartConfig(epochs=2, learning_rate=1e-2, batch_size=2, save_steps=2, lora=2)
     made = made[:4]
     one, broken, again = (tiny_vlm.model() for _ in range(3))
-    warm_start(one, tiny_vlm.processor(), made, tmp_path / "one", **settings)
+    warm_start(one, tiny_vlm.processor(), made, tmp_path / "one", config, progress=False)
     with pytest.raises(InterruptedError):
-        warm_start(broken, tiny_vlm.processor(), made, tmp_path / "two", callbacks=[Stop(3)], **settings)
+        stopped: dict[str, Any] = {"callbacks": [Stop(3)], "progress": False}
+        warm_start(broken, tiny_vlm.processor(), made, tmp_path / "two", config, **stopped)
     saved = tmp_path / "two" / "checkpoint-2"
     assert (saved / "adapter_model.safetensors").exists() and not (saved / "model.safetensors").exists()
-    warm_start(again, tiny_vlm.processor(), made, tmp_path / "two", resume=True, **settings)
+    warm_start(again, tiny_vlm.processor(), made, tmp_path / "two", config, resume=True, progress=False)
     expected, base = state_of(one), state_of(tiny_vlm.model())
     for name, value in state_of(again).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -162,8 +164,8 @@ def test_trained_weights_have_32_bits(lora: int, made: list[Trajectory], tmp_pat
     dtype = stored_dtype("bfloat16", lora)
     model = tiny_vlm.model().to(dtype)
     before = state_of(choose_trained(tiny_vlm.model().to(dtype), lora))
-    settings: dict[str, Any] = dict(epochs=1, learning_rate=1e-6, batch_size=4, progress=False, dtype="bfloat16")
-    warm_start(model, tiny_vlm.processor(), made, tmp_path, lora=lora, **settings)
+    config = WarmStartConfig(epochs=1, learning_rate=1e-6, batch_size=4, dtype="bfloat16", lora=lora)
+    warm_start(model, tiny_vlm.processor(), made, tmp_path, config, progress=False)
     weights = state_of(model)
     assert {weight.dtype for weight in weights.values()} == {dtype}
     if lora:
@@ -199,8 +201,8 @@ def sft_step(made: list[Trajectory], out: Path, **settings: Any) -> tuple[dict[s
             rows.append(logs)
 
     model = tiny_vlm.model(scale=1.0)
-    settings |= {"epochs": 1, "learning_rate": 1e-3, "progress": False, "callbacks": [Rows(-1)]}
-    warm_start(model, tiny_vlm.processor(), made, out, **settings)
+    config = WarmStartConfig(epochs=1, learning_rate=1e-3, **settings)
+    warm_start(model, tiny_vlm.processor(), made, out, config, callbacks=[Rows(-1)], progress=False)
     return rows[0], torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 

@@ -19,6 +19,7 @@ from agents.demonstrations import LOOKS, demonstrations
 from agents.engine import Engine
 from agents.examples import Examples, collate, observations, to_example
 from agents.sft import LengthGroupedSampler, causal_only, warm_start
+from agents.sft_config import WarmStartConfig
 from agents.vlm_policy import read
 from pixel_env.rollout import Conversation, Episode
 from pixel_env.trajectory import Trajectory
@@ -202,17 +203,17 @@ class Stop(TrainerCallback):
 
 
 def test_a_resumed_run_is_the_same_run(made: list[Trajectory], tmp_path: Path) -> None:
-    settings: dict[str, Any] = dict(epochs=2, learning_rate=1e-3, batch_size=4, save_steps=2, progress=False)
+    config = WarmStartConfig(epochs=2, learning_rate=1e-3, batch_size=4, save_steps=2)
     one = model()
-    warm_start(one, processor(), made[:16], tmp_path / "one", **settings)
+    warm_start(one, processor(), made[:16], tmp_path / "one", config, progress=False)
     broken = model()
     with pytest.raises(InterruptedError):
-        warm_start(broken, processor(), made[:16], tmp_path / "two", callbacks=[Stop(7)], **settings)
+        warm_start(broken, processor(), made[:16], tmp_path / "two", config, callbacks=[Stop(7)], progress=False)
     newest = last_checkpoint(tmp_path / "two")
     assert newest is not None and newest.name == "checkpoint-6"
     (newest / "complete").unlink()  # as a kill while it was written would leave it
     again = model()  # the trainer has to load the weights, not only to count on
-    warm_start(again, processor(), made[:16], tmp_path / "two", resume=True, **settings)
+    warm_start(again, processor(), made[:16], tmp_path / "two", config, resume=True, progress=False)
     for name, value in one.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, **CLOSE, msg=name)
 
@@ -225,8 +226,8 @@ def test_training_lowers_the_loss_and_moves_what_it_should(made: list[Trajectory
             losses.extend([logs["loss"]] if "loss" in logs else [])
 
     trained, before = model(), model()
-    settings: dict[str, Any] = dict(batch_size=4, learning_rate=2e-3, epochs=5, train_vision=False, progress=False)
-    warm_start(trained, processor(), made[:12], tmp_path, callbacks=[Losses()], **settings)
+    config = WarmStartConfig(batch_size=4, learning_rate=2e-3, epochs=5, train_vision=False)
+    warm_start(trained, processor(), made[:12], tmp_path, config, callbacks=[Losses()], progress=False)
     assert losses[-1] < 0.9 * losses[0]
     for (name, new), old in zip(trained.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(new, old) == ("visual" in name), name
