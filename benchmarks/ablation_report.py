@@ -61,10 +61,11 @@ def pack(out: Path, cells: Sequence[Cell]) -> None:
     only a cell that starts from the weights of one of these needs that one trained again.
     """
     with replacing(out / "cells.tar.xz") as part, tarfile.open(part, "w:xz") as archive:
-        names = (READINGS, "metrics.jsonl", "report.md")
-        for path in (out / "settings.json", *(cell.folder(out) / name for cell in cells for name in names)):
+        for path in (out / "settings.json", *(f for cell in cells for f in sorted(cell.folder(out).glob("*.jsonl")))):
             if path.exists():
                 archive.add(path, path.relative_to(out), filter=_anonymous)
+        for cell in cells:  # empty: that there is one says that the cell is done, what it says is of this machine
+            archive.addfile(tarfile.TarInfo(str(cell.folder(Path()) / "report.md")))
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

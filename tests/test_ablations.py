@@ -19,12 +19,14 @@ from benchmarks.ablation_cells import PAPERS, RECIPE, ROWS, Cell, cells
 from benchmarks.ablation_report import first_looks, outcomes, paper
 from benchmarks.failure_modes import Reading
 from benchmarks.learning_trap import curves
+from benchmarks.provenance import RESULTS
 from benchmarks.table1 import QUOTED
 from pixel_env.policies import DirectPolicy
 from pixel_env.rollout import rollout
 from pixel_env.trajectory import Trajectory, save_jsonl
 
 SUITES = ("search", "count", "read", "clip")
+FIVE_SEEDS = ("warm_start", "full", "no_curiosity", "full_no_operations")
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +162,27 @@ def test_the_report_of_folders_made_by_hand(
     with tarfile.open(tmp_path / "cells.tar.xz") as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     names = {path.name for path in (tmp_path / "unpacked").rglob("*") if path.is_file()}
-    assert names == {"readings.jsonl", "metrics.jsonl", "report.md"}
+    assert names == {"readings.jsonl", "metrics.jsonl", "report.md"}  # and this one empty
     assert ablations.main(["--report", "--seeds", "2", "--other-seeds", "1", "--out", str(tmp_path / "unpacked")]) == 0
     assert (tmp_path / "unpacked" / "ablations.md").read_text().splitlines()[1:] == text.splitlines()[1:]
+
+
+def test_the_committed_figures_follow_from_the_committed_counts(tmp_path: Path) -> None:
+    with tarfile.open(RESULTS / "ablation_cells.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    committed = json.loads((RESULTS / "five_seeds.json").read_text())
+    assert ablations.main(["--report", "--rows", *FIVE_SEEDS, "--out", str(tmp_path)]) == 0
+    made = json.loads((tmp_path / "ablations.json").read_text())
+    for name in ("options", "suites", "full_ahead", "curves", "seconds"):
+        assert made[name] == committed[name], name
+    assert made["rows"].keys() == committed["rows"].keys()
+    for name, row in committed["rows"].items():
+        found = made["rows"][name]
+        for part in ("score", "rapr", "full_minus_this"):
+            means = {suite: value["mean"] for suite, value in row.get(part, {}).items()}
+            assert {suite: value["mean"] for suite, value in found.get(part, {}).items()} == means, (name, part)
+        for part in ("seeds", "tasks", "rapr_needed", "operation_error_rate", "first_look", "outcomes"):
+            assert found[part] == row[part], (name, part)
 
 
 def test_curves_by_hand(tmp_path: Path, played: list[Trajectory]) -> None:
