@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from trl import GRPOConfig
@@ -10,6 +10,9 @@ from trl import GRPOConfig
 from agents.processes import is_sharded, share
 from agents.token_passes import check_one_process
 from agents.weights import compute_dtype
+
+if TYPE_CHECKING:
+    from agents.sft_config import WarmStartConfig
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,39 @@ def passes_of(rows: int, most: int) -> int:
     return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
 
 
-def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
-    """The settings in TRL's words."""
-    on_gpu = torch.cuda.is_available()
-    rows = share(config.prompts * config.group_size // config.updates, "rollouts of an optimizer step")
-    batch = passes_of(rows, config.batch_size)
+def rows_of_pass(rows: int, config: "RLConfig | WarmStartConfig") -> int:
+    """Return how many of the rows of an optimizer step the trainer hands over at a time: all of them to fill passes."""
     if config.batch_tokens:
         check_one_process()
-        batch = rows
+        return rows
+    return passes_of(rows, config.batch_size)
+
+
+def of_any_trainer(out: str | Path, config: "RLConfig | WarmStartConfig") -> dict[str, Any]:
+    """What both trainers are told alike."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(out),
+        **checkpointing(config.gradient_checkpointing),
+        **sharding(),
+        "bf16": compute_dtype(config.dtype) == torch.bfloat16,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "save_steps": config.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": ["tensorboard"],
+        "disable_tqdm": True,  # a bar of ours instead, which does not print a dictionary at every log
+        "seed": config.seed,
+    }
+
+
+def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
+    """The settings in TRL's words."""
+    rows = share(config.prompts * config.group_size // config.updates, "rollouts of an optimizer step")
+    batch = rows_of_pass(rows, config)
     return GRPOConfig(
-        output_dir=str(out),
+        **of_any_trainer(out, config),
         max_steps=config.steps,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=rows // batch,
@@ -141,18 +167,7 @@ def trl_config(out: str | Path, config: RLConfig) -> GRPOConfig:
         lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=int(0.03 * config.steps),
         max_grad_norm=config.max_grad_norm,
-        **checkpointing(config.gradient_checkpointing),
-        **sharding(),
         use_vllm=config.rollouts not in ("engine", "trl"),
         vllm_mode="colocate" if config.rollouts == "vllm" else "server",
         vllm_server_base_url=config.rollouts if "://" in config.rollouts else None,
-        bf16=compute_dtype(config.dtype) == torch.bfloat16,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        logging_steps=1,
-        report_to=["tensorboard"],
-        disable_tqdm=True,
-        seed=config.seed,
     )

@@ -4,13 +4,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from trl import SFTConfig
 
 from agents.processes import share
-from agents.rl_config import checkpointing, passes_of, sharding
-from agents.token_passes import check_one_process
-from agents.weights import compute_dtype
+from agents.rl_config import of_any_trainer, rows_of_pass
 
 
 @dataclass(frozen=True)
@@ -47,33 +44,18 @@ class WarmStartConfig:
 
 def trl_config(out: str | Path, config: WarmStartConfig, count: int) -> SFTConfig:
     """The settings in TRL's words, for `count` trajectories."""
-    on_gpu = torch.cuda.is_available()
     step = config.batch_size * config.accumulation
     rows = share(step, "demonstrations of an optimizer step")
-    batch = passes_of(rows, config.batch_size)
-    if config.batch_tokens:
-        check_one_process()
-        batch = rows
+    batch = rows_of_pass(rows, config)
     return SFTConfig(
-        output_dir=str(out),
+        **of_any_trainer(out, config),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=rows // batch,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(0.1 * config.epochs * math.ceil(count / step)),
-        **checkpointing(config.gradient_checkpointing),
-        **sharding(),
-        bf16=compute_dtype(config.dtype) == torch.bfloat16,
-        use_cpu=not on_gpu,
         max_length=None,  # truncation could cut through the tokens of an image
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=on_gpu,
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        logging_steps=1,
-        report_to=["tensorboard"],
-        disable_tqdm=True,  # a bar of ours instead, which does not print a dictionary at every log
-        seed=config.seed,
     )

@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = to_html(named, progress=True, operations=options.operation)
         replace_text(options.out, page)
     except (OSError, ValueError) as error:
-        where = getattr(error, "filename", None)  # a full disk has none
-        print(f"view: {f'{where}: {error.strerror}; check the path' if where else error}", file=sys.stderr)
+        missing = isinstance(error, FileNotFoundError)
+        print(f"view: {error}{'; check the path' if missing else ''}", file=sys.stderr)
         return 2
     print(f"{options.out}: {sum(map(len, runs))} episodes, {len(page) / 1e6:.1f} MB")
     return 0
