@@ -52,6 +52,8 @@ PLANS: dict[str, tuple[Point, ...]] = {
         Point("3b", "sft", "language"),
         Point("3b", "sft", "language", checkpointing=True),
         Point("3b", "grpo", "all", checkpointing=True),
+        Point("3b", "grpo", "all", checkpointing=True, batch_size=8),
+        Point("3b", "grpo", "all", checkpointing=True, batch_size=8, shared=False),
         Point("3b", "sft", "all", checkpointing=True),
         Point("3b", "sft", "all"),
     ),
