@@ -171,8 +171,8 @@ class CuriosityGRPOTrainer(GRPOTrainer):
         steps = self.args.steps_per_generation
         if self._step % steps == 0 or self._buffered_inputs is None:
             rollouts = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            first = self.accelerator.process_index * len(rollouts["advantages"])
-            rollouts["group"] = (first + torch.arange(len(rollouts["advantages"]))) // self.num_generations
+            rows = torch.arange(len(rollouts["advantages"]), device=rollouts["advantages"].device)
+            rollouts["group"] = (self.accelerator.process_index * len(rows) + rows) // self.num_generations
             rollouts = self._without_uniform_groups(rollouts)
             rollouts = taken(rollouts, in_order_of_length(rollouts, self._config.updates))
             parts = split_tensor_dict(rollouts, steps)

@@ -57,7 +57,7 @@ def in_order_of_length(rollouts: Mapping[str, Any], updates: int) -> torch.Tenso
     """
     length = rollouts["prompt_mask"].sum(1) + rollouts["completion_mask"].sum(1)
     counted = (length * (rollouts["advantages"] != 0)).cpu()
-    group = rollouts["group"].unique(return_inverse=True)[1]
+    group = rollouts["group"].unique(return_inverse=True)[1].cpu()
     place = torch.randperm(int(group.max()) + 1)[group]
     tokens = torch.zeros(len(counted), dtype=counted.dtype)
     order = []
