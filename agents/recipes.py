@@ -17,11 +17,13 @@ class Recipe:
     learning_rate: float
     batch_size: int
     accumulation: int
+    freeze_vision: bool
     rl_steps: int
     prompts: int
     rl_learning_rate: float
     schedule: Literal["constant", "linear", "cosine"]
     rl_batch_size: int
+    rl_freeze_vision: bool
     temperature: float
     scale_rewards: Literal["group", "batch", "none"]
     uniform_groups: Literal["keep", "drop", "replay"]
@@ -46,11 +48,13 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=5e-4,
         batch_size=16,
         accumulation=1,
-        rl_steps=80,
+        freeze_vision=True,
+        rl_steps=40,
         prompts=16,
         rl_learning_rate=1e-4,
         schedule="linear",
         rl_batch_size=16,
+        rl_freeze_vision=True,
         temperature=0.7,
         scale_rewards="batch",
         uniform_groups="keep",
@@ -70,11 +74,13 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=1e-6,
         batch_size=1,
         accumulation=128,
+        freeze_vision=False,
         rl_steps=500,
         prompts=32,
         rl_learning_rate=1e-6,
         schedule="cosine",
         rl_batch_size=1,
+        rl_freeze_vision=False,
         temperature=1.0,
         scale_rewards="group",
         uniform_groups="replay",
@@ -105,10 +111,15 @@ def complete(given: dict[str, Any], recipe: str | None) -> dict[str, Any]:
 def by_recipe(name: str) -> str:
     """Say what a setting is in each recipe, for the help.
 
-    >>> by_recipe("prompts"), by_recipe("group_size")
-    ('16 for micro, 32 for paper', '8')
+    >>> by_recipe("prompts"), by_recipe("group_size"), by_recipe("freeze_vision")
+    ('16 for micro, 32 for paper', '8', 'yes for micro, no for paper')
     """
-    found = {recipe: getattr(values, name) for recipe, values in RECIPES.items()}
-    said = {recipe: value if isinstance(value, str) else format(value, "g") for recipe, value in found.items()}
+    said = {recipe: _in_words(getattr(values, name)) for recipe, values in RECIPES.items()}
     different = len(set(said.values())) > 1
     return ", ".join(f"{value} for {recipe}" for recipe, value in said.items()) if different else said["micro"]
+
+
+def _in_words(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else format(value, "g")

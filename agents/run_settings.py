@@ -1,5 +1,6 @@
 """What a training run depends on, and the command line that sets it. Imports no torch: mistakes are told at once."""
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -220,7 +221,11 @@ def _add_training(warm: Group, rl: Group) -> None:
         metavar="SHARE",
         help="of the demonstrations that answers at once; 1: all, so no operation is learned (%(default).3g)",
     )
-    add("--freeze-vision", action="store_true", help="do not train the vision tower in this stage, as the release")
+    add(
+        "--freeze-vision",
+        action=argparse.BooleanOptionalAction,
+        help=f"do not train the vision tower in this stage, as the release does not ({by_recipe('freeze_vision')})",
+    )
     add = rl.add_argument
     add("--rl-steps", type=int, help=f"rounds of rollouts ({by_recipe('rl_steps')})")
     add("--prompts", type=int, help=f"tasks a round ({by_recipe('prompts')})")
@@ -253,7 +258,11 @@ def _add_training(warm: Group, rl: Group) -> None:
         "vLLM server, see docs/scaling.md (%(default)s)",
     )
     add("--kl", type=float, help=f"weight of the divergence from the policy at the start ({by_recipe('kl')})")
-    add("--rl-freeze-vision", action="store_true", help="do not train the vision tower in this stage")
+    add(
+        "--rl-freeze-vision",
+        action=argparse.BooleanOptionalAction,
+        help=f"do not train the vision tower in this stage ({by_recipe('rl_freeze_vision')})",
+    )
 
 
 def _add_reward(group: Group) -> None:

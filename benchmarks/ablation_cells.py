@@ -69,7 +69,10 @@ the paper's looks in 55% of rollouts; with fewer demonstrations that answer at o
 same weights while no operation is on offer; that is how the paper measures its base (issue 37 of its repository).
 """
 
-RECIPE = ("--levels", "0", "1", "2", "--rl-steps", "80", "--scale-rewards", "group")
+RECIPE = (
+    *("--levels", "0", "1", "2", "--rl-steps", "80", "--scale-rewards", "group"),
+    *("--no-freeze-vision", "--no-rl-freeze-vision"),
+)
 """Options of every cell, before those given: what makes the starting point that of the paper, see `ROWS`.
 
 With level 0 no question tells whether a look is needed; the warm start is short, so that operations still fail and

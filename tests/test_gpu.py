@@ -1,4 +1,4 @@
-"""On a GPU, where there is one, both stages and their evaluations run: the other tests see tensors of one device only."""
+"""Both stages and their evaluations on a GPU, where there is one: other tests see tensors of one device only."""
 
 import json
 import os
