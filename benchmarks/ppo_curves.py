@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("runs", type=Path, nargs="+", help="run folders of baselines/ppo.py, one a seed")
         parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to (benchmarks/results)")
         arguments = parser.parse_args(argv)
+        arguments.out.mkdir(parents=True, exist_ok=True)
         found = figures(arguments.runs)
         head = provenance(("gymnasium", "stable-baselines3", "torch"))
         replace_text(arguments.out / "ppo.json", readable(head | found))
