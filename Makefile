@@ -14,8 +14,10 @@ help:  ## show this list
 
 setup: .venv/.ready  ## create the virtual environment
 
+# Two processes of one thread each are faster on two cores than one of two; a GPU takes one process.
+PROCESSES ?= $(if $(wildcard /dev/nvidia0),1,2)
 train: .venv/.ready  ## warm start, curiosity RL and evaluation of the micro model (ARGS="--help" lists the options)
-	$(BIN)/python agents/train_vlm.py $(ARGS)
+	$(BIN)/python agents/train_vlm.py --processes $(PROCESSES) $(ARGS)
 
 # A file of tests shares what it prepares, so it stays in one process; models of tests are too small for threads.
 test: .venv/.ready  ## run the tests, two files at a time (ARGS="-k name" chooses some)

@@ -1,18 +1,25 @@
-"""The processes that `accelerate launch` or torchrun start together: which one this is, and what they do together.
+"""The processes that a launcher, or `together`, starts: which one this is, and what they do together.
 
 Everything works in a process that was started alone, too, and then costs nothing. Only what several need imports torch.
 """
 
+import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from pixel_env.command_line import UsageError
+
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 """What torchrun and accelerate set for every process that they start; clusters set some of them, never all."""
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: while one draws demonstrations, or plays the longest rollouts."""
+PATIENCE_WITH_A_STOP = 60
+"""Seconds that processes have to end by themselves."""
 
 T = TypeVar("T")
 
@@ -38,6 +45,40 @@ def is_sharded(environ: Mapping[str, str] = os.environ) -> bool:
 def is_main() -> bool:
     """Whether this is the process that writes and prints."""
     return rank_and_count()[0] == 0
+
+
+def together(call: Callable[[], int], count: int) -> int:
+    """Run `call` in so many new processes of this machine, as if a launcher had started them.
+
+    They share the threads that one would have. Where one fails the others are ended, as all are with this process.
+
+    Returns:
+        The exit code of the first that failed, else 0.
+    """
+    from torch.multiprocessing import ProcessExitedException, start_processes
+
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # that it ends the others
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = start_processes(_one, (call, count, port), count, join=False, start_method="spawn")
+    try:
+        while not started.join():
+            pass
+    except ProcessExitedException as error:
+        return error.exit_code
+    except KeyboardInterrupt:  # of the terminal, which tells them as well: they save, and one says how to go on
+        for process in started.processes:
+            process.join(PATIENCE_WITH_A_STOP)
+        return 130
+    return 0
+
+
+def _one(rank: int, call: Callable[[], int], count: int, port: int) -> None:
+    place = zip(LAUNCHED, (rank, rank, count), strict=True)
+    os.environ.update({name: str(value) for name, value in place}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    sys.exit(call())
 
 
 @contextmanager
@@ -83,7 +124,7 @@ def once(call: Callable[[], T]) -> T:
         try:
             told[0] = call()
         except (Exception, SystemExit) as error:
-            told[1] = error.code if isinstance(error, SystemExit) else 1
+            told[1] = error.code if isinstance(error, SystemExit) else 2 if isinstance(error, UsageError) else 1
             broadcast_object_list(told)
             raise
     broadcast_object_list(told)

@@ -282,6 +282,14 @@ def _add_reward(group: Group) -> None:
 def _add_machine(group: Group) -> None:
     add = group.add_argument
     add(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes of this machine that share the work, as those of a launcher do: on CPUs two of one thread are "
+        "faster than one of two (%(default)s)",
+    )
+    add(
         "--test-tasks",
         type=int,
         default=128,
@@ -344,6 +352,20 @@ def _add_memory(group: Group) -> None:
         add(f"--{name}-tokens", type=int, metavar="N", help=f"most tokens of a {what} (those of the preset)")
 
 
+def processes(argv: Sequence[str]) -> int:
+    """Return how many processes a command line asks for, 1 where it is wrong: `parse` tells that.
+
+    >>> processes(["--seed", "1", "--processes", "2"]), processes(["--processes=x"]), processes([])
+    (2, 1, 1)
+    """
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--processes", type=int, default=1)
+    try:
+        return int(reader.parse_known_args(argv)[0].processes)
+    except argparse.ArgumentError:
+        return 1
+
+
 def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     """Read the command line; returns the settings, the run folder, and whether it is continued.
 
@@ -353,11 +375,14 @@ def parse(argv: Sequence[str], description: str) -> tuple[Settings, Path, bool]:
     arguments = vars(parser(description).parse_args(argv))
     out, resume, recipe = arguments.pop("out"), arguments.pop("resume"), arguments.pop("recipe")
     del arguments["show"], arguments["plan"]  # asked for by the caller
+    if arguments.pop("processes") < 1:
+        raise UsageError("expected at least one of --processes")
     if arguments["sft_data"] and arguments["crop_padding"] is None:
         arguments["crop_padding"] = recorded_padding(arguments["sft_data"])
     settings = _settings(complete(arguments, recipe))
     if resume:
-        settings, out = resumed(argv, out, RUNS, _settings)
+        of_run = [word for word in argv if not word.startswith("--processes")]
+        settings, out = resumed(of_run, out, RUNS, _settings)
         check_processes(settings)
         return settings, out, True
     check(settings)

@@ -1,6 +1,6 @@
 """Train a VLM policy to look closer: warm start on demonstrations, reinforcement learning with curiosity, evaluation.
 
-    python agents/train_vlm.py                       # the micro model that is shipped, on two cores
+    python agents/train_vlm.py --processes 2         # the micro model that is shipped, on two cores
     python agents/train_vlm.py --resume              # go on with the newest run after a stop or a kill
     python agents/train_vlm.py --model Qwen/Qwen2.5-VL-7B-Instruct --recipe paper --gradient-checkpointing
     python agents/train_vlm.py --recipe paper --show        # every value of the recipe; --plan: steps, memory, time
@@ -21,12 +21,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.processes import gathered, is_main, joined, once, rank_and_count, wait
-from agents.run_settings import Settings, parse
+from agents.processes import gathered, is_main, joined, once, rank_and_count, together, wait
+from agents.run_settings import Settings, parse, processes
 from agents.run_tasks import evaluation_plan, is_demonstrations, recorded_spec
 from pixel_env.command_line import UsageError, ending, run_folder
 from pixel_env.journal import complete_lines, replace_text, replacing
@@ -341,8 +342,9 @@ def _machine() -> dict[str, Any]:
 
     import torch
 
-    processes = rank_and_count()[1]
-    launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
+    count = rank_and_count()[1]
+    launched = count > 1 and processes(sys.argv[1:]) == 1
+    launcher = ["accelerate", "launch", "--num_processes", str(count)] if launched else ["python"]
     return {
         "command": shlex.join([*launcher, *sys.argv]),
         "machine": {
@@ -350,16 +352,22 @@ def _machine() -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "transformers", "trl", "gymnasium")},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "threads": torch.get_num_threads(),
-            **({"processes": processes} if processes > 1 else {}),
+            **({"processes": count} if count > 1 else {}),
         },
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    about = (__doc__ or "").partition("\n\nSimplified")[0]
+    if rank_and_count()[1] == 1 and (count := processes(argv)) > 1:
+        with ending("train_vlm.py") as end:
+            parse(argv, about)  # a mistake is told before they start
+            end.code = together(partial(main, argv), count)
+        return end.code
     with ending("train_vlm.py") as end, joined():
-        argv = sys.argv[1:] if argv is None else argv
-        settings, out, resumed = once(lambda: parse(argv, (__doc__ or "").partition("\n\nSimplified")[0]))
+        settings, out, resumed = once(lambda: parse(argv, about))
         end.go_on = f"continue with --resume --out {out}"
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run = Run(settings, out)
