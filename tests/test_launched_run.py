@@ -22,6 +22,7 @@ from agents.conversation import ChatEncoder
 from agents.grpo import CuriosityGRPOTrainer
 from agents.rl_config import RLConfig, trl_config
 from agents.train_vlm import ENV_ID, main
+from pixel_env.metrics import read_metrics
 
 # TRL 1.16 still calls transformers' activation checkpointing by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
@@ -73,6 +74,25 @@ class Again:
     def rollout(self, groups: list[list[Any]]) -> list[Any]:
         assert sum(map(len, groups)) == len(self.samples)
         return self.samples
+
+
+def test_processes_that_the_command_starts_do_as_those_of_a_launcher(plain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "agents" / "train_vlm.py"), "--processes", "2", *SMALL, *RL]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*command, "--out", str(out)], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("starting") == done.stdout.count("report:") == 1
+    config = json.loads((out / "config.json").read_text())
+    assert config["command"].split()[:4] == ["python", command[1], "--processes", "2"]
+    assert config["machine"]["processes"] == 2
+    named = ("rewards/correctness/mean", "rapr", "tokens_per_rollout", "loss")
+    theirs, ours = ([{k: row.get(k) for k in named} for row in read_metrics(f / "metrics.jsonl")] for f in (plain, out))
+    assert ours == theirs and len(ours) > 3
+    resumed = subprocess.run(
+        [*command[:4], "--resume", "--out", str(out)], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert resumed.returncode == 0 and resumed.stdout.count("continuing") == 1, resumed.stderr
 
 
 @pytest.mark.slow

@@ -1,14 +1,18 @@
-"""A group whose rollouts are shared by two processes is scored as one."""
+"""Processes that are started together, and a group whose rollouts two of them share: it is scored as one."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from agents.processes import rank_and_count, together
 
 SCRIPT = Path(__file__).with_name("half_a_group.py")
 USERS = [0, 0, 1, 0, 0, 1, 0, 0]  # one in each half: either process alone would see a rate of 1 in 4
@@ -61,3 +65,19 @@ def test_two_processes_have_the_rewards_of_one(tmp_path: Path) -> None:
             assert half[name] == pytest.approx(alone[name]), name
         assert half["num_items_in_batch"] == sum(one["tokens"] for one in halves)
     assert alone["rapr"] == pytest.approx(4 / 24) and alone["curiosity"] == pytest.approx(4 * bonus / 24)
+
+
+def ends(folder: Path, codes: list[int]) -> int:
+    """What a process of `together` does: it says who it is, and ends with its code."""
+    rank, count = rank_and_count()
+    (folder / f"{rank}-of-{count}").write_text(os.environ["OMP_NUM_THREADS"])
+    if codes[rank] < 0:
+        time.sleep(600)
+    return codes[rank]
+
+
+@pytest.mark.parametrize(("codes", "code"), [([0, 0], 0), ([3, -1], 3)])
+def test_processes_started_here(codes: list[int], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert together(partial(ends, tmp_path, codes), 2) == code  # who would sleep for ever is ended
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()}.items() >= {"0-of-2": "1"}.items()
