@@ -124,7 +124,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     replace_text(arguments.out / "training.json", readable(found))
-    curves = {"mean and range over seeds": [read_metrics(folder / "metrics.jsonl") for folder in arguments.runs]}
+    curves = {"seeds": [read_metrics(folder / "metrics.jsonl") for folder in arguments.runs]}
     plot.save(plot.draw(curves, CURVES, WINDOW), arguments.out / "training.png")
     print(arguments.out / "training.json")
 
