@@ -437,7 +437,8 @@ def test_a_run_on_the_layout_of_the_hub(hub: Path, tmp_path: Path) -> None:
     assert len(list(hub.glob("model-*.safetensors"))) > 1 and (hub / "model.safetensors.index.json").exists()
     given = (
         f"--model {hub} --out {tmp_path / 'run'} --lora 2 --dtype bfloat16 --gradient-checkpointing --batch-tokens 3000"
-        " --no-freeze-vision --rl-freeze-vision --view-tokens 9 --crop-tokens 4 --demonstrations 4 --epochs 1 --batch-size 2 --rl-steps 1"
+        " --no-freeze-vision --rl-freeze-vision --view-tokens 9 --crop-tokens 4 --demonstrations 4 --epochs 1"
+        " --batch-size 2 --rl-steps 1"
         " --prompts 1 --group-size 2 --test-tasks 1 --max-new-tokens 8 --max-completion-tokens 100 --tasks search"
         " --learning-rate 1e-2 --rl-learning-rate 1e-2 --evaluate last"
     )
