@@ -224,7 +224,7 @@ def _add_training(warm: Group, rl: Group) -> None:
     add(
         "--freeze-vision",
         action=argparse.BooleanOptionalAction,
-        help=f"do not train the vision tower in this stage, as the release does not ({by_recipe('freeze_vision')})",
+        help=f"leave the vision tower as it is in this stage, as the release does ({by_recipe('freeze_vision')})",
     )
     add = rl.add_argument
     add("--rl-steps", type=int, help=f"rounds of rollouts ({by_recipe('rl_steps')})")
@@ -261,7 +261,7 @@ def _add_training(warm: Group, rl: Group) -> None:
     add(
         "--rl-freeze-vision",
         action=argparse.BooleanOptionalAction,
-        help=f"do not train the vision tower in this stage ({by_recipe('rl_freeze_vision')})",
+        help=f"leave the vision tower as it is in this stage ({by_recipe('rl_freeze_vision')})",
     )
 
 

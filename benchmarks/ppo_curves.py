@@ -19,10 +19,9 @@ from stable_baselines3 import PPO
 from baselines.ppo import Run
 from benchmarks.ppo_player import trained
 from benchmarks.provenance import RESULTS, provenance, readable
-from benchmarks.seed_bootstrap import Runs, crossed_bootstrap, differences, table
+from benchmarks.seed_bootstrap import Runs, crossed_bootstrap, differences, percent, table
 from pixel_env import plot
 from pixel_env.command_line import UsageError, ending, parser_of, run_folder
-from pixel_env.evaluation import Interval
 from pixel_env.journal import replace_text
 from pixel_env.trajectory import Trajectory
 
@@ -75,9 +74,9 @@ def figures(folders: Sequence[Path]) -> dict[str, Any]:
     pairs = [(first, other) for other in others] + [("warm start", name) for name in ("direct", "random")]
     return {
         "settings": settings[0],
-        "accuracy": {name: _percent(crossed_bootstrap(table(runs))) for name, runs in policies.items()},
+        "accuracy": {name: percent(crossed_bootstrap(table(runs))) for name, runs in policies.items()},
         "difference": {
-            f"{a} - {b}": _percent(crossed_bootstrap(differences(policies[a], policies[b]))) for a, b in pairs
+            f"{a} - {b}": percent(crossed_bootstrap(differences(policies[a], policies[b]))) for a, b in pairs
         },
         "curves": {
             seed: {
@@ -91,11 +90,6 @@ def figures(folders: Sequence[Path]) -> dict[str, Any]:
             seed: {stage: round(spent) for stage, spent in times.items()} for seed, (_, _, times) in found.items()
         },
     }
-
-
-def _percent(interval: Interval) -> list[float]:
-    """Return mean, low and high times 100."""
-    return [round(100 * value, 1) for value in dataclasses.astuple(interval)]
 
 
 def draw(found: dict[str, Any]) -> Figure:

@@ -43,6 +43,11 @@ def crossed_bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def percent(interval: Interval) -> list[float]:
+    """Return mean, low and high times 100, with one decimal."""
+    return [round(100 * value, 1) for value in (interval.mean, interval.low, interval.high)]
+
+
 def table(runs: Runs[Task]) -> NDArray[np.float64]:
     """Return (S, T) values: the tasks that every run has, in the order of the first."""
     first, *others = runs.values()

@@ -16,9 +16,9 @@ from typing import Any
 
 from agents.report import TITLES
 from benchmarks.provenance import RESULTS, commit, readable
-from benchmarks.seed_bootstrap import Runs, crossed_bootstrap, differences, table
+from benchmarks.seed_bootstrap import Runs, crossed_bootstrap, differences, percent, table
 from pixel_env import plot
-from pixel_env.evaluation import Interval, evaluate
+from pixel_env.evaluation import evaluate
 from pixel_env.journal import replace_text
 from pixel_env.metrics import read_metrics
 from pixel_env.trajectory import Trajectory, load_jsonl
@@ -45,11 +45,6 @@ def by_suite(seeds: Seeds) -> dict[str, Seeds]:
     suites = sorted({t.suite for played in seeds.values() for t in played})
     parts = {suite: {seed: [t for t in of if t.suite == suite] for seed, of in seeds.items()} for suite in suites}
     return parts | {"all": seeds}
-
-
-def percent(interval: Interval) -> list[float]:
-    """Mean, low and high times 100, with one decimal."""
-    return [round(100 * value, 1) for value in (interval.mean, interval.low, interval.high)]
 
 
 def scored(seeds: Seeds) -> Runs[str]:

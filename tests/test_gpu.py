@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pixel_env.metrics import read_metrics
+from pixel_env.trajectory import load_jsonl
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -47,4 +48,5 @@ def test_both_stages_run(options: tuple[str, ...], tmp_path: Path) -> None:
     steps = [(row["stage"], row["step"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "step" in row]
     assert ("rl", 2) in steps and ("warm_start", 4) in steps
     assert all(row.get("skipped_steps", 0) == 0 for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))
-    assert "rl" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    played = load_jsonl(tmp_path / "run" / "trajectories" / "rl.jsonl")
+    assert len(played) == 8 and all(trajectory.error is None for trajectory in played)
