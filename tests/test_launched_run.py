@@ -96,8 +96,8 @@ def test_processes_that_the_command_starts_do_as_those_of_a_launcher(plain: Path
 
 
 def test_a_mistake_that_processes_tell_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nine rollouts cannot be shared out: what only the new processes see ends all of them with the code of a mistake."""
-    assert main("--processes 2 --prompts 3 --group-size 3 --out".split() + [str(tmp_path / "run")]) == 2
+    """Nine rollouts cannot be shared out, which only the new processes see: all end with the code of a mistake."""
+    assert main([*"--processes 2 --prompts 3 --group-size 3 --out".split(), str(tmp_path / "run")]) == 2
     said = capfd.readouterr().err
     assert "to be a multiple of the 2 processes, got 9" in said and said.count("\n") == 1
 
